@@ -1,0 +1,101 @@
+"""Texts in, vectors out: batches by token budget, sorted by length, identical inputs once, row order restored.
+
+Knows nothing of models: the caller hands over token ids and a function that runs one batch.
+
+Every sequence is padded to the next multiple of ``ROW_MULTIPLE`` above its *own* length and only meets sequences
+of that same padded length, and the number of sequences in a batch is a multiple of ``ROW_MULTIPLE`` too (filled
+up with copies). So a matrix product always sees a multiple of 16 rows, on which CPU kernels give each row the
+same bits wherever it stands: a text's value does not depend on the company it is in, and next to nothing is
+spent on padding.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW_MULTIPLE = 4
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """One batch of equally padded sequences.
+
+    Attributes:
+        rows: Which sequences these are, shape (n,); fewer than the rows of the arrays when copies fill up.
+        input_ids: Shape (batch, length), int64.
+        attention_mask: Shape (batch, length), int64; 1 marks a real token.
+    """
+
+    rows: NDArray[np.int64]
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+
+
+def token_batches(
+    sequences: Sequence[Sequence[int]], *, pad_id: int, token_budget: int
+) -> Iterator[TokenBatch]:
+    """Cut sequences into batches of one padded length each, longest first.
+
+    Args:
+        sequences: Token ids, one list per sequence, none empty.
+        pad_id: The id that fills up.
+        token_budget: Tokens per batch, padding included; a longer sequence gets a batch of its own.
+
+    Yields:
+        Batches that together hold every sequence once.
+    """
+    padded = np.array([_round_up(len(s)) for s in sequences], dtype=np.int64)
+    for length in np.unique(padded)[::-1].tolist():
+        rows = np.flatnonzero(padded == length)
+        size = max(ROW_MULTIPLE, token_budget // length // ROW_MULTIPLE * ROW_MULTIPLE)
+        for start in range(0, len(rows), size):
+            yield _batch(sequences, rows[start : start + size], length, pad_id)
+
+
+def run_in_batches(
+    sequences: Sequence[Sequence[int]],
+    forward: Callable[[TokenBatch], NDArray[np.float32]],
+    *,
+    width: int,
+    pad_id: int,
+    token_budget: int,
+    progress: Callable[[int], object] = lambda tokens: None,
+) -> NDArray[np.float32]:
+    """Run ``forward`` over every distinct sequence once and put the results in row order.
+
+    Args:
+        sequences: Token ids, one list per sequence, none empty.
+        forward: From a batch to an array of shape (batch, width).
+        width: Values per sequence.
+        pad_id: The id that fills up.
+        token_budget: Tokens per batch, padding included.
+        progress: Told the number of real tokens after each batch.
+
+    Returns:
+        Shape (len(sequences), width), float32.
+    """
+    distinct: dict[tuple[int, ...], int] = {}
+    places = [distinct.setdefault(tuple(s), len(distinct)) for s in sequences]
+    unique = list(distinct)
+    results = np.empty((len(unique), width), dtype=np.float32)
+    for batch in token_batches(unique, pad_id=pad_id, token_budget=token_budget):
+        results[batch.rows] = forward(batch)[: len(batch.rows)]
+        progress(int(batch.attention_mask[: len(batch.rows)].sum()))
+    return results[places] if places else results
+
+
+def _round_up(length: int) -> int:
+    return -(-length // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def _batch(sequences: Sequence[Sequence[int]], rows: NDArray[np.int64], length: int, pad_id: int) -> TokenBatch:
+    members = [*rows.tolist(), *[int(rows[0])] * (_round_up(len(rows)) - len(rows))]
+    input_ids = np.full((len(members), length), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(members), length), dtype=np.int64)
+    for place, row in enumerate(members):
+        ids = sequences[row]
+        input_ids[place, : len(ids)] = ids
+        attention_mask[place, : len(ids)] = 1
+    return TokenBatch(rows, input_ids, attention_mask)

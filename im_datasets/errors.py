@@ -1,0 +1,45 @@
+"""The exception tree: every error this package raises on purpose.
+
+One base class, so that a caller (the command line, say) can catch all of them at once. A message says what
+came, what is accepted, and what to do about it.
+"""
+
+
+class ImDatasetsError(Exception):
+    """Base of every error raised on purpose by im-datasets."""
+
+
+class SourceError(ImDatasetsError):
+    """A dataset could not be found, read or understood."""
+
+
+class ColumnsError(ImDatasetsError):
+    """Instruction and response could not be told from a dataset's columns."""
+
+
+class IndicatorError(ImDatasetsError):
+    """An indicator was given settings or rows it cannot work with."""
+
+
+class NotFittedError(IndicatorError):
+    """A whole-dataset indicator was called before it saw the dataset."""
+
+
+class ModelError(ImDatasetsError):
+    """A model or tokenizer is missing, of the wrong kind, or not what it claims to be."""
+
+
+class RuleError(ImDatasetsError):
+    """A rule is unknown, malformed, or asks for columns that are not there."""
+
+
+class SelectionError(ImDatasetsError):
+    """A selection was asked for in terms that cannot be met."""
+
+
+class OutputError(ImDatasetsError):
+    """An output folder cannot be written without losing something."""
+
+
+class MissingExtraError(ImDatasetsError):
+    """An optional dependency is not installed; the message gives its pip line."""

@@ -1,0 +1,1 @@
+"""The indicators: each a batch function from rows to columns of floats."""

@@ -1,0 +1,132 @@
+"""What an indicator is, and the one table of the columns that indicators write.
+
+An indicator is a frozen dataclass that holds settings and never a model. Calling it with a batch gives new
+columns only: one float per row, in row order, the same whatever the batch size; NaN where the row could not be
+scored. README, dataset cards and metric modules take names, units, ranges and directions from ``COLUMNS``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import inf
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from im_datasets.columns import Columns, Pairs
+
+Batch = Mapping[str, Sequence[Any]]
+Direction = Literal["higher is better", "lower is better", "neither"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One written column: its name, what writes it, its unit, its range and which way is good."""
+
+    name: str
+    indicator: str
+    meaning: str
+    unit: str
+    low: float
+    high: float
+    direction: Direction
+
+
+COLUMNS: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column("im_input_length", "Length", "length of the instruction", "tokens", 0, inf, "neither"),
+        Column("im_output_length", "Length", "length of the response", "tokens", 0, inf, "neither"),
+        Column("im_mtld", "MTLD", "lexical diversity of the response", "words", 0, inf, "higher is better"),
+        Column("im_similarity", "Similarity", "instruction to response", "cosine", -1, 1, "higher is better"),
+        Column("im_quality", "Quality", "a whole, matching answer", "logit", -inf, inf, "higher is better"),
+        Column("im_knn_6", "KNNDistance", "distance to the 6th nearest row", "distance", 0, inf, "neither"),
+        Column("im_perplexity", "Perplexity", "surprise of the response", "perplexity", 1, inf, "neither"),
+        Column("im_ifd", "IFD", "perplexity with over without the instruction", "ratio", 0, inf, "neither"),
+        Column("im_reward", "Reward", "a reward model's score", "logit", -inf, inf, "higher is better"),
+        Column("im_naturalness", "UniEval", "naturalness", "probability", 0, 1, "higher is better"),
+        Column("im_coherence", "UniEval", "coherence", "probability", 0, 1, "higher is better"),
+        Column("im_understandability", "UniEval", "understandability", "probability", 0, 1, "higher is better"),
+        Column("im_log_loss", "LinearRule", "the rule's prediction", "log loss", -inf, inf, "lower is better"),
+    )
+}
+"""Every column this package writes with a number in it. NaN = could not be scored."""
+
+UNSCORABLE = "im_unscorable"
+"""The column that says why a row could not be scored: a short reason, or an empty string."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indicator(ABC):
+    """A batch function from rows to one or more columns of floats.
+
+    Attributes:
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+    """
+
+    version: ClassVar[str]
+    """Part of the cache key; rises whenever the numbers change."""
+
+    columns: Columns | None = None
+
+    @property
+    @abstractmethod
+    def writes(self) -> tuple[str, ...]:
+        """Names of the columns a call returns."""
+
+    @abstractmethod
+    def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Score non-empty pairs.
+
+        Args:
+            instructions: Non-blank texts, shape (n,).
+            responses: Non-blank texts, shape (n,).
+
+        Returns:
+            For every name in ``writes``, n floats in the same order; NaN where a pair could not be scored.
+        """
+
+    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[float]]:  # noqa: ARG002
+        """Score a batch as ``Dataset.map(batched=True)`` hands it over.
+
+        Args:
+            batch: Columns of equal length.
+            rank: The process's number, as ``with_rank=True`` gives it; None in a single process.
+
+        Returns:
+            For every name in ``writes``, one float per row in row order; NaN where it could not be scored.
+
+        Raises:
+            ColumnsError: Instruction and response cannot be told from the column names.
+        """
+        columns = self.columns or Columns.detect(list(batch))
+        return self.score_pairs(columns.pairs(batch))
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, list[float]]:
+        """Score the pairs that can be scored; the others are NaN."""
+        rows = [row for row, reason in enumerate(pairs.reasons) if not reason]
+        scores = self.score([pairs.instructions[r] for r in rows], [pairs.responses[r] for r in rows]) if rows else {}
+        return {name: _scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain data for a record, without the columns (which the record holds once)."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and version: all that a `datasets` cache key should depend on."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"version": self.version}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the settings; the version is the class's own."""
+        for name, value in state.items():
+            if name != "version":
+                object.__setattr__(self, name, value)
+
+
+def _scatter(values: ArrayLike, rows: list[int], length: int) -> list[float]:
+    """Put values at their rows, NaN elsewhere: shape (length,)."""
+    column = np.full(length, np.nan)
+    if rows:
+        column[rows] = np.asarray(values, dtype=np.float64)
+    return column.tolist()

@@ -1,0 +1,1 @@
+"""A linear rule as data: indicator columns → ``im_log_loss``; load, save, explain."""

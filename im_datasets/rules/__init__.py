@@ -1,0 +1,1 @@
+"""Rules as data: one JSON file each, with the coefficients beside their source."""
