@@ -1,1 +1,39 @@
-"""The indicators: each a batch function from rows to columns of floats."""
+"""The indicators: each a batch function from rows to columns of floats.
+
+Classes are imported when first used, so that importing the package stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from im_datasets.indicators.base import COLUMNS, Column, Indicator
+    from im_datasets.indicators.length import Length
+    from im_datasets.indicators.mtld import MTLD
+    from im_datasets.indicators.neighbours import KNNDistance
+    from im_datasets.indicators.quality import Quality
+    from im_datasets.indicators.similarity import Similarity
+
+_MODULES = {
+    "COLUMNS": "base",
+    "Column": "base",
+    "Indicator": "base",
+    "KNNDistance": "neighbours",
+    "Length": "length",
+    "MTLD": "mtld",
+    "Quality": "quality",
+    "Similarity": "similarity",
+}
+
+__all__ = ["COLUMNS", "MTLD", "Column", "Indicator", "KNNDistance", "Length", "Quality", "Similarity"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an indicator's module when its class is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -109,6 +109,13 @@ class Indicator(ABC):
         scores = self.score([pairs.instructions[r] for r in rows], [pairs.responses[r] for r in rows]) if rows else {}
         return {name: _scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
 
+    def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """The texts that scoring these pairs embeds with the indicator's ``embedder``; none by default.
+
+        The scoring stage embeds them for all indicators at once.
+        """
+        return []
+
     def settings(self) -> dict[str, Any]:
         """The settings as plain data for a record, without the columns (which the record holds once)."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}

@@ -1,0 +1,145 @@
+"""InstructMining as one batch function: the indicators a rule needs, then the rule.
+
+Leaves datasets, progress and records to ``scoring``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from datasets import Dataset
+
+from im_datasets import indicators as catalogue
+from im_datasets.columns import Columns, Pairs
+from im_datasets.errors import RuleError
+from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Batch, Indicator
+from im_datasets.rule import LinearRule
+
+
+class InstructMining:
+    """Score rows by a rule: its indicators' columns, ``im_log_loss`` and ``im_unscorable``.
+
+    Args:
+        rule: A shipped rule's name, the path of a rule's JSON, or a LinearRule.
+        indicators: Indicators with settings of your own, taken instead of the rule's default ones; one that
+            the rule does not need is computed beside it.
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+
+    Raises:
+        RuleError: The rule is unknown, or needs a column that no indicator here writes.
+
+    Example:
+        >>> score_fn = InstructMining("embedded")
+        >>> score_fn.writes
+        ('im_quality', 'im_log_loss', 'im_unscorable')
+    """
+
+    def __init__(
+        self,
+        rule: LinearRule | str | Path = "embedded",
+        *,
+        indicators: Sequence[Indicator] = (),
+        columns: Columns | None = None,
+    ) -> None:
+        self.rule = rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
+        self.columns = columns
+        self.indicators = tuple(_complete(self.rule, indicators))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of the columns a call returns."""
+        return (*(name for i in self.indicators for name in i.writes), "im_log_loss", UNSCORABLE)
+
+    def fit(self, dataset: Dataset) -> Self:
+        """A copy whose whole-dataset indicators have seen the dataset.
+
+        Raises:
+            ColumnsError: Instruction and response cannot be told from the column names.
+        """
+        fitted = type(self)(self.rule, indicators=self.indicators, columns=self.columns)
+        fitted.indicators = tuple(_fit(indicator, dataset, self.columns) for indicator in self.indicators)
+        return fitted
+
+    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[Any]]:  # noqa: ARG002
+        """Score a batch as ``Dataset.map(batched=True)`` hands it over.
+
+        Args:
+            batch: Columns of equal length.
+            rank: The process's number, as ``with_rank=True`` gives it; None in a single process.
+
+        Returns:
+            For every name in ``writes``, one value per row in row order: floats, NaN where the row could not be
+            scored; ``im_unscorable`` is the reason as text, empty where there is none.
+
+        Raises:
+            ColumnsError: Instruction and response cannot be told from the column names.
+            NotFittedError: An indicator of the rule has to see the whole dataset first; call ``fit``.
+        """
+        columns = self.columns or Columns.detect(list(batch))
+        return self.score_pairs(columns.pairs(batch))
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, list[Any]]:
+        """Score the pairs that can be scored; the others are NaN with their reason."""
+        scores: dict[str, list[float]] = {}
+        for indicator in self.indicators:
+            scores |= indicator.score_pairs(pairs)
+        return {**scores, **finish(self.rule, scores, pairs.reasons)}
+
+    def __repr__(self) -> str:
+        return f"InstructMining({self.rule.name!r}, indicators={list(self.indicators)})"
+
+
+def finish(rule: LinearRule, scores: dict[str, list[float]], reasons: Sequence[str]) -> dict[str, list[Any]]:
+    """The rule's prediction and every row's reason for having none.
+
+    Args:
+        rule: The rule.
+        scores: Column → n floats, all of the rule's columns among them.
+        reasons: Why each pair could not be scored at all; empty where it could, shape (n,).
+
+    Returns:
+        ``im_log_loss`` and ``im_unscorable``, n values each. A row that one of the rule's indicators could not
+        score names that indicator's column.
+    """
+    unscored = {column: [value != value for value in scores[column]] for column in rule.columns}
+    why = [
+        reason or next((f"no {column}" for column in rule.columns if unscored[column][row]), "")
+        for row, reason in enumerate(reasons)
+    ]
+    log_loss = rule.predict(scores).tolist() if reasons else []
+    return {"im_log_loss": log_loss, UNSCORABLE: why}
+
+
+def _complete(rule: LinearRule, given: Sequence[Indicator]) -> list[Indicator]:
+    """The given indicators, and the rule's default ones for the columns that they do not write."""
+    chosen = list(given)
+    for column in rule.columns:
+        if not any(column in indicator.writes for indicator in chosen):
+            chosen.append(_default(rule, column))
+    written = [name for indicator in chosen for name in indicator.writes]
+    if repeated := sorted({name for name in written if written.count(name) > 1}):
+        raise RuleError(f"two indicators write {', '.join(repeated)}; give one of them")
+    return chosen
+
+
+def _default(rule: LinearRule, column: str) -> Indicator:
+    """The indicator that writes a column, with the settings the rule assumes."""
+    name = COLUMNS[column].indicator if column in COLUMNS else None
+    if name is None or name not in catalogue.__all__:
+        raise RuleError(
+            f"rule {rule.name!r} needs {column}, and no indicator here computes it: pass one that writes it in "
+            f"indicators=[…], or, where the dataset has the column already, apply the rule alone: "
+            f"ds.map(LinearRule.load({rule.name!r}), batched=True)"
+        )
+    indicator: Indicator = getattr(catalogue, name)(**rule.indicators.get(name, {}))
+    return indicator
+
+
+def _fit(indicator: Indicator, dataset: Dataset, columns: Columns | None) -> Indicator:
+    if not hasattr(indicator, "fit"):
+        return indicator
+    if columns is not None and indicator.columns is None:
+        indicator = replace(indicator, columns=columns)
+    fitted: Indicator = indicator.fit(dataset)
+    return fitted
