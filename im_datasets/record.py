@@ -54,6 +54,7 @@ class ScoringRecord:
         unscorable: Reason → rows that could not be scored for it.
         statistics: Column → {"mean", "std", "min", "median", "max", "count"} over scored rows.
         selection: What was asked of the selection and what it gave; None before a selection.
+        request: Digest of all that was asked, the source's contents included; equal requests give equal results.
         command: The command line that repeats the run; None when it was called from Python.
         versions: Library → version.
         seconds: Part of the run → wall seconds.
@@ -71,6 +72,7 @@ class ScoringRecord:
     unscorable: dict[str, int]
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
+    request: str | None = None
     command: list[str] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
