@@ -1,0 +1,59 @@
+"""The README does what it says: its two commands are the scripts CI runs, its Python runs, its map is true."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from im_datasets.indicators.base import COLUMNS
+from im_datasets.rule import LinearRule
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_first_screen_holds_the_two_commands():
+    screen = "\n".join(README.splitlines()[:40])
+    assert "bash examples/quickstart.sh" in screen
+    assert "bash tests/run.sh" in screen
+    assert "bash tests/run.sh" in (ROOT / ".ci/run").read_text()
+
+
+def test_constraints_pin_torch_and_every_direct_dependency():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / ".ci/constraints.txt").read_text(), flags=re.MULTILINE))
+    pins = {name.lower().replace("_", "-"): pin for name, pin in pins.items()}
+    wanted = re.findall(r'^    "([\w-]+)[>=<]', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert pins["torch"] == "2.13.0"
+    assert len(wanted) > 10
+    assert [name for name in wanted if name not in pins] == []
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_snippet_runs(code, tmp_path):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_quickstart_command_is_the_readmes(tmp_path):
+    line = next(line for line in blocks("bash")[0].splitlines() if line.startswith("im-datasets mine"))
+    assert line in (ROOT / "examples/quickstart.sh").read_text()
+
+
+def test_file_map_is_true():
+    listed = set(re.findall(r"^\s*([\w/]+\.py)\b", blocks("text")[0], flags=re.MULTILINE))
+    package = ROOT / "im_datasets"
+    there = {str(p.relative_to(package)) for p in package.rglob("*.py") if p.name != "__init__.py"}
+    assert listed == there
+
+
+def test_every_rule_and_computed_column_is_described():
+    assert [name for name in LinearRule.names() if f"`{name}`" not in README] == []
+    assert [name for name in COLUMNS if f"`{name}`" not in README] == []
