@@ -1,7 +1,7 @@
 """Where models come from: id and revision → folder or commit, device, dtype; every failure one clear line."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import file_digest, sha256
@@ -18,6 +18,9 @@ EMBEDDED = "embedded"
 
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of the published weights of sentence-transformers/all-MiniLM-L6-v2."""
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+"""From texts to their token ids, whole and without special tokens."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -91,6 +94,76 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     return Path(cached).name
 
 
+@lru_cache(maxsize=8)
+def load_tokenizer(name: str, revision: str | None = None) -> Tokenize:
+    """A tokenizer that never truncates, pads or adds special tokens, whatever its files ask for.
+
+    Code from the Hub is never run.
+
+    Args:
+        name: ``"embedded"`` (the packaged MiniLM's, offline), a local folder, or a model id of the Hub.
+        revision: Branch, tag or commit of a Hub model; None is its default branch.
+
+    Returns:
+        A function from texts to their token ids, one list per text in the same order.
+
+    Raises:
+        ModelError: The tokenizer cannot be had, is not one, or a revision is given where there is none.
+    """
+    if revision is not None and (name == EMBEDDED or Path(name).is_dir()):
+        raise ModelError(f"{name} is not on the Hub and has no revision {revision!r}; leave revision out")
+    if name == EMBEDDED:
+        return _load_embedded_tokenizer()
+    with one_line_errors(name), quiet_loading():
+        return _load_any_tokenizer(name, revision)
+
+
+_ACCEPTED = "pass a model id of the Hub or a local folder with a tokenizer, such as one with tokenizer.json"
+
+
+def _load_embedded_tokenizer() -> Tokenize:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return tokenize
+
+
+def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:
+        # For a tokenizer.json that is JSON but not a tokenizer, tokenizers raises a bare Exception.
+        if type(error) in {Exception, KeyError}:
+            raise ModelError(f"{name} holds no readable tokenizer ({error!r}); {_ACCEPTED}") from error
+        raise
+    # A folder that holds a model's config and no vocabulary opens as a tokenizer that knows only its own markers.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"{name} holds no tokenizer (its vocabulary is empty); {_ACCEPTED}")
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        # verbose=False: a text longer than the model reads is no cause for a warning when it is only counted.
+        ids: list[list[int]] = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return ids
+
+    return tokenize
+
+
 def folder_digest(folder: str | Path) -> str:
     """SHA-256 over the weight files of a local model folder, in name order: its identity in a record."""
     digest = sha256()
@@ -123,7 +196,12 @@ def one_line_errors(model: str) -> Iterator[None]:
     Raises:
         ModelError: With the model's name, the first line of the cause, and what to do.
     """
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
@@ -131,11 +209,15 @@ def one_line_errors(model: str) -> Iterator[None]:
         raise ModelError(
             f"{model} is gated: accept its terms on its page on the Hub, then run: hf auth login"
         ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise ModelError(
-            f"{model} is not in the local cache and the Hub is out of reach; pass a local folder, "
-            f"or download it first: hf download {model}"
-        ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
+        # transformers wraps the Hub's own exceptions in an OSError.
+        unreachable = (OfflineModeIsEnabled, LocalEntryNotFoundError)
+        if isinstance(error, unreachable) or isinstance(error.__cause__, unreachable):
+            raise ModelError(
+                f"{model} is not in the local cache and the Hub is out of reach; pass a local folder, "
+                f"or download it first: hf download {model}"
+            ) from error
         cause = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{model} could not be loaded ({cause}); pass a model id of the Hub or a local folder") from error
+        raise ModelError(
+            f"{model} could not be loaded ({cause}); pass a model id of the Hub or a local folder"
+        ) from error
