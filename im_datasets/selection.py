@@ -22,13 +22,13 @@ from im_datasets.contamination import EvaluationIndex
 from im_datasets.duplicates import KeptVectors, TextEmbedder
 from im_datasets.errors import SelectionError
 from im_datasets.indicators.base import UNSCORABLE
+from im_datasets.rule import LOG_LOSS
 from im_datasets.screening import Checks, Quota, Rows, Texts, Walk, is_count, read_column, walk_rows
 
 BELOW_THE_CUT = "below the cut"
 NO_VALUE = "an indicator gave no value"
 """Why a row without a reason of its own has no log loss."""
 
-LOG_LOSS = "im_log_loss"
 ROW, RANK, REASON, DUPLICATE_OF = "im_row", "im_rank", "im_reason", "im_duplicate_of"
 
 
@@ -116,7 +116,7 @@ def select(
         (['b', 'c'], 0.2, {'below the cut': 1})
     """
     _check_dataset(ds)
-    _check_numbers(top_k, fraction, threshold, near_duplicates)
+    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
     ranking = _rank(ds)
     order, limit = _size(ranking, top_k, fraction, threshold)
     evaluation = None if exclude_contaminated is None else EvaluationIndex.build(exclude_contaminated)
@@ -144,6 +144,37 @@ def select(
     return _assemble(ds, ranking, walk, settings)
 
 
+def check_request(
+    *,
+    top_k: int | None = None,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    near_duplicates: float | None = None,
+) -> None:
+    """Check the numbers of a request that can be checked before there is a scored dataset.
+
+    Args:
+        top_k: As ``select`` takes it.
+        fraction: As ``select`` takes it.
+        threshold: As ``select`` takes it.
+        near_duplicates: As ``select`` takes it.
+
+    Raises:
+        SelectionError: Not exactly one of the three sizes, or a number out of range.
+    """
+    sizes = {"top_k": top_k, "fraction": fraction, "threshold": threshold}
+    given = [f"{name}={value!r}" for name, value in sizes.items() if value is not None]
+    if len(given) != 1:
+        raise SelectionError(f"got {' and '.join(given) or 'no size'}; give exactly one of {', '.join(sizes)}")
+    if top_k is not None and not is_count(top_k):
+        raise SelectionError(f"top_k={top_k!r}; it must be a whole number, 1 or more")
+    if threshold is not None and not _is_finite(threshold):
+        raise SelectionError(f"threshold={threshold!r}; it must be a finite log loss")
+    for name, share in (("fraction", fraction), ("near_duplicates", near_duplicates)):
+        if share is not None and not (_is_finite(share) and 0 < share <= 1):
+            raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
+
+
 def _check_dataset(ds: Any) -> None:
     if isinstance(ds, IterableDataset):
         raise SelectionError(
@@ -160,24 +191,6 @@ def _check_dataset(ds: Any) -> None:
         )
     if len(ds) == 0:
         raise SelectionError("the dataset has no rows; there is nothing to select from")
-
-
-def _check_numbers(
-    top_k: int | None, fraction: float | None, threshold: float | None, near_duplicates: float | None
-) -> None:
-    sizes = {"top_k": top_k, "fraction": fraction, "threshold": threshold}
-    given = [f"{name}={value!r}" for name, value in sizes.items() if value is not None]
-    if len(given) != 1:
-        raise SelectionError(
-            f"got {' and '.join(given) or 'no size'}; give exactly one of {', '.join(sizes)}"
-        )
-    if top_k is not None and not is_count(top_k):
-        raise SelectionError(f"top_k={top_k!r}; it must be a whole number, 1 or more")
-    if threshold is not None and not _is_finite(threshold):
-        raise SelectionError(f"threshold={threshold!r}; it must be a finite log loss")
-    for name, share in (("fraction", fraction), ("near_duplicates", near_duplicates)):
-        if share is not None and not (_is_finite(share) and 0 < share <= 1):
-            raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
 
 
 def _is_finite(value: Any) -> bool:
@@ -211,9 +224,7 @@ def _rank(ds: Dataset) -> _Ranking:
     is_scorable = np.ones(len(log_loss), dtype=bool)
     is_scorable[list(unscorable)] = False
     if len(unscorable) == len(log_loss):
-        raise SelectionError(
-            f"none of the {len(log_loss)} rows could be scored: {_count(unscorable.values())}"
-        )
+        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {_count(unscorable.values())}")
     return _Ranking(log_loss, order[is_scorable[order]], dict(sorted(unscorable.items())))
 
 
@@ -250,9 +261,7 @@ def _size(
 
 def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, Any]) -> Selection:
     """Put narrow new columns beside the untouched source and pick both sides from it by index."""
-    ds = ds.with_format(None).remove_columns(
-        [n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]
-    )
+    ds = ds.with_format(None).remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names])
     is_kept = np.zeros(len(ds), dtype=bool)
     is_kept[walk.kept] = True
     below = ranking.order[~is_kept[ranking.order]].tolist()
@@ -283,9 +292,7 @@ def _new_columns(ds: Dataset, ranking: _Ranking, reasons: dict[int, str], twins:
     }
     if ROW in ds.column_names:
         del new[ROW]
-    return Dataset.from_dict(
-        new, features=Features({n: Value("string" if n == REASON else "int64") for n in new})
-    )
+    return Dataset.from_dict(new, features=Features({n: Value("string" if n == REASON else "int64") for n in new}))
 
 
 def _row_names(ds: Dataset) -> Rows:
