@@ -1,0 +1,183 @@
+"""The numbers behind report and card: the scores of both sides, how they compare, what made a row's score.
+
+Reads score columns only, never a text.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from im_datasets.indicators.base import COLUMNS, Column
+from im_datasets.rule import LOG_LOSS, Term
+from im_datasets.selection import Selection
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's values of one column: how many are scored, their mean and median (NaN when none is)."""
+
+    count: int
+    mean: float
+    median: float
+
+    @classmethod
+    def of(cls, values: FloatArray) -> Self:
+        """Describe the values, NaN left out."""
+        scored = finite(values)
+        if not len(scored):
+            return cls(0, math.nan, math.nan)
+        return cls(len(scored), float(scored.mean()), float(np.median(scored)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One column, kept against dropped.
+
+    Attributes:
+        column: Which.
+        kept: The kept side.
+        dropped: The dropped side.
+        superiority: Share of (kept, dropped) pairs in which the kept row has the higher value, ties counted
+            half; 0..1, 0.5 = no difference, NaN when a side has no value.
+    """
+
+    column: Column
+    kept: Side
+    dropped: Side
+    superiority: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The score columns of both sides of a selection.
+
+    Attributes:
+        kept: Column → values of the kept rows in their order, shape (kept,); NaN = could not be scored.
+        dropped: The same for the dropped rows.
+        cut: Log loss of the worst kept row; None when nothing is kept.
+    """
+
+    kept: dict[str, FloatArray]
+    dropped: dict[str, FloatArray]
+    cut: float | None
+
+    @classmethod
+    def of(cls, selection: Selection) -> Self:
+        """Read the score columns of a selection."""
+        present = {*selection.kept.column_names, *selection.dropped.column_names}
+        names = [name for name in COLUMNS if name in present]
+        return cls(_floats(selection.kept, names), _floats(selection.dropped, names), selection.cut)
+
+    @property
+    def indicators(self) -> list[str]:
+        """The indicator columns that are there, in the order of ``COLUMNS``."""
+        return [name for name in self.kept if name != LOG_LOSS]
+
+    def both(self, name: str) -> FloatArray:
+        """A column over all rows, the kept ones first: shape (rows,)."""
+        return np.concatenate([self.kept[name], self.dropped[name]])
+
+    def compare(self, name: str) -> Comparison:
+        """A column's kept side against its dropped side."""
+        kept, dropped = self.kept[name], self.dropped[name]
+        return Comparison(COLUMNS[name], Side.of(kept), Side.of(dropped), superiority(kept, dropped))
+
+
+def finite(values: FloatArray) -> FloatArray:
+    """The values that are numbers."""
+    return values[np.isfinite(values)]
+
+
+def superiority(left: FloatArray, right: FloatArray) -> float:
+    """How often a value of the left is higher than one of the right (Mann-Whitney U over all pairs).
+
+    Args:
+        left: Values, NaN left out.
+        right: Values, NaN left out.
+
+    Returns:
+        0..1, ties counted half; NaN when a side is empty.
+
+    >>> superiority(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    left, right = finite(left), finite(right)
+    if not len(left) or not len(right):
+        return math.nan
+    ranks = average_ranks(np.concatenate([left, right]))[: len(left)]
+    wins = ranks.sum() - len(left) * (len(left) + 1) / 2
+    return float(wins / (len(left) * len(right)))
+
+
+def average_ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, equal values sharing the mean of theirs.
+
+    >>> average_ranks(np.array([5.0, 1.0, 5.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[places], dtype=np.float64)
+
+
+def rank_correlations(columns: list[FloatArray]) -> FloatArray:
+    """Spearman's rank correlation of every two columns, over the rows in which both are numbers.
+
+    Args:
+        columns: Arrays of shape (rows,).
+
+    Returns:
+        Shape (columns, columns), -1..1; NaN where a column is constant or fewer than three rows have both.
+    """
+    size = len(columns)
+    matrix = np.full((size, size), np.nan)
+    for i, left in enumerate(columns):
+        for j, right in enumerate(columns[: i + 1]):
+            matrix[i, j] = matrix[j, i] = _rank_correlation(left, right)
+    return matrix
+
+
+def contributions(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[float]:
+    """What each term of a rule adds to a row's predicted log loss.
+
+    Args:
+        rule: The rule as data.
+        values: Column → the row's value.
+
+    Returns:
+        Per term its coefficient times the clipped value; NaN where the value is.
+    """
+    return [float(Term(**term).contribution(values.get(term["column"], math.nan))) for term in rule["terms"]]
+
+
+def scored_rows(values: FloatArray) -> int:
+    """How many values are numbers."""
+    return int(np.isfinite(values).sum())
+
+
+def _rank_correlation(left: FloatArray, right: FloatArray) -> float:
+    both = np.isfinite(left) & np.isfinite(right)
+    if both.sum() < 3:
+        return math.nan
+    x, y = average_ranks(left[both]), average_ranks(right[both])
+    x, y = x - x.mean(), y - y.mean()
+    spread = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / spread) if spread else math.nan
+
+
+def _floats(rows: Dataset, names: Iterable[str]) -> dict[str, FloatArray]:
+    names = list(names)
+    present = [name for name in names if name in rows.column_names]
+    table = rows.select_columns(present).with_format("arrow")[:] if present else None
+    missing = np.full(len(rows), np.nan)
+    return {
+        name: np.asarray(table[name].to_numpy(), dtype=np.float64) if table and name in present else missing
+        for name in names
+    }
