@@ -1,0 +1,115 @@
+"""What every test stands on: no network beyond this machine, throw-away caches, small models built here.
+
+The environment is set before any Hugging Face library is imported, since they read it once.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+HF_HOME = tempfile.mkdtemp(prefix="im-datasets-tests-")
+os.environ |= {
+    "HF_HOME": HF_HOME,
+    "HF_DATASETS_CACHE": f"{HF_HOME}/datasets",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+
+collect_ignore = ["benchmarks"]
+"""Benchmarks are programs to run, not modules to search for tests and doctests."""
+
+# The first example of a property often pays for an import, on a machine that may be busy.
+settings.register_profile("im_datasets", deadline=None)
+settings.load_profile("im_datasets")
+
+_ROOT = Path(__file__).resolve().parents[1]
+_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+_blocked = True
+
+
+def pytest_configure() -> None:
+    """Guard the sockets for doctests and tests alike."""
+    socket.socket.connect = _guarded_connect
+    socket.socket.connect_ex = _guarded_connect_ex
+    socket.getaddrinfo = _guarded_getaddrinfo
+
+
+def pytest_unconfigure() -> None:
+    """Give the sockets back and remove the caches of this run."""
+    socket.socket.connect = _connect
+    socket.socket.connect_ex = _connect_ex
+    socket.getaddrinfo = _getaddrinfo
+    shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def network_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Block connections beyond loopback, except in a test marked ``network``."""
+    global _blocked
+    _blocked = request.node.get_closest_marker("network") is None
+    yield
+    _blocked = True
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real datasets, which are no part of this repository."""
+    folder = Path(os.environ.get("IM_SHARED_DATA") or _ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real datasets in {folder}; set IM_SHARED_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A word-level tokenizer whose files ask for truncation, padding and special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "name", "a", "fruit", "an", "apple", "."]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.enable_truncation(max_length=4)
+    tokenizer.enable_padding(length=8)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=4, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    return folder
+
+
+def _guarded_connect(self: socket.socket, address: Any) -> None:
+    _refuse_beyond_loopback(address)
+    return _connect(self, address)
+
+
+def _guarded_connect_ex(self: socket.socket, address: Any) -> int:
+    _refuse_beyond_loopback(address)
+    return _connect_ex(self, address)
+
+
+def _guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+    _refuse_beyond_loopback((host,))
+    return _getaddrinfo(host, *args, **kwargs)
+
+
+def _refuse_beyond_loopback(address: Any) -> None:
+    """Let through Unix sockets (a path, not a tuple) and this machine's own addresses."""
+    if not _blocked or not isinstance(address, tuple):
+        return
+    host = address[0].decode() if isinstance(address[0], bytes) else address[0]
+    if host not in {None, "", "localhost", "::1", "0.0.0.0", "::"} and not host.startswith("127."):
+        raise PermissionError(f"a test asked the network for {host}; mark it `network` if it must")
