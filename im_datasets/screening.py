@@ -21,6 +21,7 @@ from im_datasets.duplicates import Block, KeptVectors, TextEmbedder
 from im_datasets.errors import SelectionError
 
 OVER_THE_QUOTA = "over the quota"
+NOT_CHECKED = "could not be checked"
 CONTAMINATED = "contaminated"
 NEAR_DUPLICATE = "near-duplicate"
 
@@ -90,25 +91,19 @@ class Texts:
     Args:
         ds: The scored dataset.
         columns: Where instruction and response stand.
+
+    Raises:
+        ColumnsError: One of these columns is missing.
     """
 
     def __init__(self, ds: Dataset, columns: Columns) -> None:
-        self._ds, self._columns = ds.with_format(None), columns
+        columns.require(ds.column_names)
+        self._columns = columns
+        self._ds = ds.with_format(None).select_columns(list(dict.fromkeys(columns.mapping.values())))
 
     def read(self, rows: Rows) -> Pairs:
-        """The pairs of these rows.
-
-        Raises:
-            SelectionError: A row has no instruction or response.
-        """
-        pairs = self._columns.pairs(self._ds.select(rows)[:])
-        for row, reason in zip(rows.tolist(), pairs.reasons, strict=True):
-            if reason:
-                raise SelectionError(
-                    f"row {row} has a log loss but no text to check under {self._columns}: {reason}; "
-                    "pass the columns it was scored with"
-                )
-        return pairs
+        """The pairs of these rows."""
+        return self._columns.pairs(self._ds.select(rows)[:])
 
 
 @dataclass(frozen=True)
@@ -144,17 +139,23 @@ class Checks:
         """Read a block of rows; a row whose group is full already costs nothing."""
         rows = np.array([row for row in rows.tolist() if not self.quota.is_full(row)], dtype=np.int64)
         if self.texts is None or len(rows) == 0:
-            return _OpenBlock(self.quota, set(), None)
+            return _OpenBlock(self.quota, {}, None)
         pairs = self.texts.read(rows)
-        repeats = self.evaluation.is_repeated_by if self.evaluation else lambda _: False
-        is_clean = np.array([not repeats(text) for text in pairs.instructions])
-        return _OpenBlock(self.quota, set(rows[~is_clean].tolist()), self._compare(rows, pairs, is_clean))
+        reasons = {row: self._reason(pairs, place) for place, row in enumerate(rows.tolist())}
+        return _OpenBlock(self.quota, reasons, self._compare(rows, pairs, list(reasons.values())))
 
-    def _compare(self, rows: Rows, pairs: Pairs, is_clean: NDArray[np.bool_]) -> Block | None:
-        places = np.flatnonzero(is_clean)
-        if self.vectors is None or self.embedder is None or len(places) == 0:
+    def _reason(self, pairs: Pairs, place: int) -> str:
+        """What is wrong with a pair's text on its own; empty if nothing is."""
+        if pairs.reasons[place]:
+            return f"{NOT_CHECKED}: {pairs.reasons[place]}"
+        is_repeat = self.evaluation is not None and self.evaluation.is_repeated_by(pairs.instructions[place])
+        return CONTAMINATED if is_repeat else ""
+
+    def _compare(self, rows: Rows, pairs: Pairs, reasons: list[str]) -> Block | None:
+        places = [place for place, reason in enumerate(reasons) if not reason]
+        if self.vectors is None or self.embedder is None or not places:
             return None
-        texts = [f"{pairs.instructions[p]}\n\n{pairs.responses[p]}" for p in places.tolist()]
+        texts = [f"{pairs.instructions[place]}\n\n{pairs.responses[place]}" for place in places]
         return self.vectors.compare(rows[places], self.embedder.embed(texts))
 
 
@@ -163,15 +164,15 @@ class _OpenBlock:
     """What is known of a block of rows. Ask ``verdict`` and call ``keep`` in the order of the rows."""
 
     quota: Quota
-    contaminated: set[int]
+    reasons: dict[int, str]
     block: Block | None
 
     def verdict(self, row: int) -> tuple[str, int]:
         """Why a row must be dropped, empty if it may be kept; and the row it duplicates, or -1."""
         if self.quota.is_full(row):
             return OVER_THE_QUOTA, -1
-        if row in self.contaminated:
-            return CONTAMINATED, -1
+        if self.reasons.get(row):
+            return self.reasons[row], -1
         twin = self.block.twin(row) if self.block else -1
         return (NEAR_DUPLICATE if twin >= 0 else ""), twin
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Json, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -244,6 +244,14 @@ def test_select_finds_the_columns_by_name() -> None:
     assert why(select(ds, fraction=1.0, exclude_contaminated=EVALUATION)) == {0: "contaminated"}
 
 
+def test_select_drops_what_it_cannot_check() -> None:
+    ds = texts(["a", "   ", "b", ""])
+    selection = select(ds, threshold=9, exclude_contaminated=EVALUATION, columns=COLUMNS)
+    assert rows(selection.kept) == [0, 2]
+    assert selection.reasons == {"could not be checked: missing or empty instruction": 2}
+    assert len(select(ds, threshold=9).kept) == 4
+
+
 def test_select_gives_the_first_reason_that_holds() -> None:
     # Row 1 is contaminated, over the quota and a near-duplicate at once; row 2 contaminated and a duplicate.
     ds = texts(["bad", "Write a poem.", "write a poem", "dab"], kind=["x", "x", "y", "y"])
@@ -289,22 +297,27 @@ def test_select_records_what_was_asked_as_plain_data() -> None:
     }
 
 
-def test_select_leaves_source_columns_and_features_alone() -> None:
+@pytest.mark.parametrize("order", [range(3), [2, 0, 1]])
+def test_select_leaves_source_columns_and_features_alone(order: Any) -> None:
     features = Features(
         {
             "messages": List({"role": Value("string"), "content": Value("string")}),
             "label": ClassLabel(names=["x", "y"]),
+            "tools": List(Json()),
+            "nothing": Value("null"),
             "im_log_loss": Value("float32"),
         }
     )
     turns = [[{"role": "user", "content": f"say {i}"}] for i in range(3)]
-    ds = Dataset.from_dict({"messages": turns, "label": [0, 1, 0], "im_log_loss": [2.0, 0, 1]}, features=features)
+    values = {"messages": turns, "label": [0, 1, 0], "tools": [[{"a": 1}, "b"]] * 3, "nothing": [None] * 3}
+    ds = Dataset.from_dict({**values, "im_log_loss": [2.0, 0, 1]}, features=features).select(order)
     before = ds.to_dict()
     selection = select(ds, top_k=2)
     assert ds.to_dict() == before
     assert ds.features == features
     assert selection.kept.features == {**features, "im_row": Value("int64"), "im_rank": Value("int64")}
     assert selection.kept["messages"][:] == [turns[1], turns[2]]
+    assert selection.kept["tools"][:] == [[{"a": 1}, "b"]] * 2
     assert selection.dropped.features == {
         **selection.kept.features,
         "im_reason": Value("string"),
@@ -552,13 +565,15 @@ def test_select_refuses_a_dataset_without_scorable_rows() -> None:
 
 
 def test_select_refuses_columns_it_cannot_tell() -> None:
-    with pytest.raises(ColumnsError):
+    with pytest.raises(ColumnsError, match="stuff"):
         select(scored([0.1], stuff=["x"]), top_k=1, exclude_contaminated=EVALUATION)
 
 
-def test_select_refuses_a_scored_row_without_text() -> None:
-    with pytest.raises(SelectionError, match=r"row 1 has a log loss but no text to check under Columns\("):
-        select(texts(["a", "   "]), top_k=2, exclude_contaminated=EVALUATION, columns=COLUMNS)
+def test_select_refuses_columns_that_are_not_there() -> None:
+    with pytest.raises(ColumnsError, match="answer"):
+        select(
+            texts(["x"]), top_k=1, near_duplicates=0.9, columns=Columns("q", "answer"), embedder=LetterEmbedder()
+        )
 
 
 def test_select_refuses_row_numbers_that_are_none() -> None:
