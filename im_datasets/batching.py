@@ -10,12 +10,19 @@ spent on padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 ROW_MULTIPLE = 4
+
+Listener = Callable[[int, int], object]
+"""Told how much of the work at hand is done, and how much there is."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("im_datasets_listener", default=None)
 
 
 @dataclass(frozen=True)
@@ -33,15 +40,41 @@ class TokenBatch:
     attention_mask: NDArray[np.int64]
 
 
-def token_batches(
-    sequences: Sequence[Sequence[int]], *, pad_id: int, token_budget: int
-) -> Iterator[TokenBatch]:
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have ``listener(done, total)`` called as long work inside the block goes on.
+
+    ``run_in_batches`` counts real tokens of one call; a search counts rows. The innermost listener is told.
+
+    Example:
+        >>> seen = []
+        >>> with listening(lambda done, total: seen.append((done, total))):
+        ...     report(2, 3)
+        >>> seen
+        [(2, 3)]
+    """
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def report(done: int, total: int) -> None:
+    """Tell the listener, if there is one, that ``done`` of ``total`` is done."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(done, total)
+
+
+def token_batches(sequences: Sequence[Sequence[int]], *, pad_id: int, token_budget: int) -> Iterator[TokenBatch]:
     """Cut sequences into batches of one padded length each, longest first.
 
     Args:
         sequences: Token ids, one list per sequence, none empty.
         pad_id: The id that fills up.
-        token_budget: Tokens per batch, padding included; a longer sequence gets a batch of its own.
+        token_budget: Tokens per batch, padding included; where ``ROW_MULTIPLE`` sequences are already more
+            than that, they still are one batch.
 
     Yields:
         Batches that together hold every sequence once.
@@ -61,29 +94,50 @@ def run_in_batches(
     width: int,
     pad_id: int,
     token_budget: int,
-    progress: Callable[[int], object] = lambda tokens: None,
 ) -> NDArray[np.float32]:
     """Run ``forward`` over every distinct sequence once and put the results in row order.
 
+    The listener is told the real tokens done and to be done in this call, after each batch.
+
     Args:
         sequences: Token ids, one list per sequence, none empty.
-        forward: From a batch to an array of shape (batch, width).
+        forward: From a batch to an array of shape (batch, width). On a MemoryError it is given the two halves
+            of the batch instead.
         width: Values per sequence.
         pad_id: The id that fills up.
         token_budget: Tokens per batch, padding included.
-        progress: Told the number of real tokens after each batch.
 
     Returns:
         Shape (len(sequences), width), float32.
+
+    Raises:
+        MemoryError: A batch of ``ROW_MULTIPLE`` sequences does not fit either.
     """
     distinct: dict[tuple[int, ...], int] = {}
     places = [distinct.setdefault(tuple(s), len(distinct)) for s in sequences]
     unique = list(distinct)
     results = np.empty((len(unique), width), dtype=np.float32)
+    done, total = 0, sum(map(len, unique))
     for batch in token_batches(unique, pad_id=pad_id, token_budget=token_budget):
-        results[batch.rows] = forward(batch)[: len(batch.rows)]
-        progress(int(batch.attention_mask[: len(batch.rows)].sum()))
+        results[batch.rows] = _run_or_halve(batch, forward)[: len(batch.rows)]
+        done += int(batch.attention_mask[: len(batch.rows)].sum())
+        report(done, total)
     return results[places] if places else results
+
+
+def _run_or_halve(batch: TokenBatch, forward: Callable[[TokenBatch], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Run a batch, in two halves if it does not fit: shape (batch, width)."""
+    try:
+        return forward(batch)
+    except MemoryError:
+        if len(batch.input_ids) <= ROW_MULTIPLE:
+            raise
+    cut = _round_up(len(batch.input_ids) // 2)
+    halves = [
+        TokenBatch(batch.rows[part], batch.input_ids[part], batch.attention_mask[part])
+        for part in (slice(None, cut), slice(cut, None))
+    ]
+    return np.concatenate([_run_or_halve(half, forward) for half in halves])
 
 
 def _round_up(length: int) -> int:

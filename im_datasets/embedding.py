@@ -20,6 +20,7 @@ from im_datasets.batching import TokenBatch, run_in_batches
 from im_datasets.errors import ModelError
 from im_datasets.models import (
     EMBEDDED,
+    EMBEDDED_SHA256,
     choose_device,
     embedded_model_folder,
     folder_digest,
@@ -28,6 +29,7 @@ from im_datasets.models import (
     quiet_loading,
     torch_dtype,
 )
+from im_datasets.resources import is_forked
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +96,7 @@ class Embedder:
         Raises:
             ModelError: The model cannot be had or is not a sentence encoder.
         """
+        _settle_threads()
         encoder = _load(self)
         keys = [_key(text) for text in texts]
         known = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
@@ -107,6 +110,17 @@ class Embedder:
         for row, key in enumerate(keys):
             vectors[row] = known[key][0]
         return Embedded(vectors, np.array([known[key][1] for key in keys], dtype=np.bool_))
+
+    def weights(self) -> str:
+        """Which weights these are, found without loading them: a Hub commit, or the digest of a folder.
+
+        Raises:
+            ModelError: The model cannot be had.
+        """
+        if self.model == EMBEDDED:
+            return f"sha256:{EMBEDDED_SHA256}"
+        with one_line_errors(self.model):
+            return hub_revision(self.model, self.revision) or folder_digest(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Model, revision, dtype and device as they were resolved, for a record.
@@ -141,6 +155,8 @@ class _Encoder:
         truncated = np.array([len(ids) > self.max_tokens for ids in sequences], dtype=np.bool_)
         body = self.max_tokens - len(self.end)
         cut = [[*ids[:body], *self.end] if len(ids) > self.max_tokens else ids for ids in sequences]
+        # A tokenizer without special tokens makes nothing of some texts; they are one padding token.
+        cut = [ids or [self.pad_id] for ids in cut]
         vectors = run_in_batches(
             cut,
             self._run,
@@ -153,10 +169,14 @@ class _Encoder:
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
         import torch
 
-        with torch.inference_mode():
-            ids = torch.from_numpy(batch.input_ids).to(self.device)
-            mask = torch.from_numpy(batch.attention_mask).to(self.device)
-            vectors: NDArray[np.float32] = self.forward(ids, mask).float().cpu().numpy()
+        try:
+            with torch.inference_mode():
+                ids = torch.from_numpy(batch.input_ids).to(self.device)
+                mask = torch.from_numpy(batch.attention_mask).to(self.device)
+                vectors: NDArray[np.float32] = self.forward(ids, mask).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            count, length = batch.input_ids.shape
+            raise MemoryError(f"{count} texts of {length} tokens do not fit on {self.device}") from error
         return vectors
 
 
@@ -174,6 +194,8 @@ class _Cache:
         return entry
 
     def put(self, embedder: Embedder, key: bytes, entry: tuple[NDArray[np.float32], bool]) -> None:
+        if (embedder, key) in self._entries:
+            return
         self._entries[embedder, key] = (entry[0].copy(), entry[1])
         self._bytes += entry[0].nbytes
         while self._bytes > CACHE_BYTES:
@@ -182,6 +204,14 @@ class _Cache:
 
 
 _CACHE = _Cache()
+
+
+def _settle_threads() -> None:
+    """One thread in a forked process: torch's own would wait for threads that are not there."""
+    if is_forked():
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def _key(text: str) -> bytes:
@@ -205,7 +235,7 @@ def _load_embedded(embedder: Embedder) -> _Encoder:
     folder, digest = embedded_model_folder()
     device = choose_device(embedder.device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = BertModel.from_pretrained(
+    model: Any = BertModel.from_pretrained(
         folder, local_files_only=True, dtype=torch_dtype(embedder.dtype), add_pooling_layer=False
     )
     model = model.eval().to(device)
@@ -238,10 +268,11 @@ def _load_sentence_transformer(embedder: Embedder) -> _Encoder:
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
     width, limit = model.get_embedding_dimension(), model.max_seq_length or model.tokenizer.model_max_length
-    return _encoder(embedder, model.tokenizer, forward, width, limit, device, revision or folder_digest(embedder.model))
+    weights = revision or folder_digest(embedder.model)
+    return _encoder(embedder, model.tokenizer, forward, int(width or 0), limit, device, weights)
 
 
-def _encoder(  # noqa: PLR0913
+def _encoder(
     embedder: Embedder,
     tokenizer: Any,
     forward: Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"],
@@ -256,4 +287,5 @@ def _encoder(  # noqa: PLR0913
 
     end = [i for i in tokenize([""])[0][-1:] if i in tokenizer.all_special_ids]
     max_tokens = min(limit, embedder.max_tokens or limit)
-    return _Encoder(tokenize, forward, width, max_tokens, end, tokenizer.pad_token_id, device, revision)
+    pad_id = tokenizer.pad_token_id or 0  # Any id will do where the model has none: padding is masked.
+    return _Encoder(tokenize, forward, width, max_tokens, end, pad_id, device, revision)
