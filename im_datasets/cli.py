@@ -25,7 +25,9 @@ app = typer.Typer(
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         from im_datasets import __version__
@@ -36,28 +38,59 @@ def _main(
 
 @app.command()
 def mine(
-    data: Annotated[str, typer.Argument(help="A JSON, JSONL, CSV or Parquet file, a glob or folder of them, "
-            "a folder saved by datasets, or the id of a Hub dataset.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A JSON, JSONL, CSV or Parquet file, a glob or folder of them, "
+            "a folder saved by datasets, or the id of a Hub dataset."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    rule: Annotated[str, typer.Option(help="A shipped rule's name (see: im-datasets rules) or the path of a rule's JSON.")] = "embedded",
+    rule: Annotated[
+        str, typer.Option(help="A shipped rule's name (see: im-datasets rules) or the path of a rule's JSON.")
+    ] = "embedded",
     top_k: Annotated[int | None, typer.Option(help="Keep this many rows.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Keep this share of the scorable rows.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Keep rows with a predicted log loss of at most this.")] = None,
-    per_group: Annotated[str | None, typer.Option(metavar="COLUMN=QUOTA", help="Keep at most QUOTA rows per value of COLUMN.")] = None,
-    near_duplicates: Annotated[float | None, typer.Option(metavar="COSINE", help="Of two rows more alike than this, drop the worse.")] = None,
-    exclude_contaminated: Annotated[str | None, typer.Option(metavar="DATA", help="Drop rows that repeat an instruction of this evaluation set.")] = None,
-    columns: Annotated[str | None, typer.Option(metavar="instruction=…,response=…", help="Which columns hold what, where it cannot be told.")] = None,
-    every_turn: Annotated[bool, typer.Option("--every-turn", help="Score every assistant turn as a row of its own.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Keep rows with a predicted log loss of at most this.")
+    ] = None,
+    per_group: Annotated[
+        str | None, typer.Option(metavar="COLUMN=QUOTA", help="Keep at most QUOTA rows per value of COLUMN.")
+    ] = None,
+    near_duplicates: Annotated[
+        float | None, typer.Option(metavar="COSINE", help="Of two rows at least this alike, drop the worse.")
+    ] = None,
+    exclude_contaminated: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Drop rows that repeat an instruction of this evaluation set."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="instruction=…,response=…", help="Which columns hold what, where it cannot be told."
+        ),
+    ] = None,
+    every_turn: Annotated[
+        bool, typer.Option("--every-turn", help="Score every assistant turn as a row of its own.")
+    ] = False,
     config: Annotated[str | None, typer.Option(help="Config of a Hub dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub or saved dataset.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.")] = None,
-    streaming: Annotated[bool, typer.Option("--streaming", help="Stream a Hub dataset instead of downloading it whole.")] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Stream a Hub dataset instead of downloading it whole.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Read at most this many rows.")] = None,
     seed: Annotated[int, typer.Option(help="Recorded with the selection.")] = 0,
-    license: Annotated[str | None, typer.Option(help="Licence of the rows, for the card.")] = None,  # noqa: A002
-    language: Annotated[list[str] | None, typer.Option(help="Language code of the rows, for the card; repeatable.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older result in the folder.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")] = False,
+    license: Annotated[str | None, typer.Option(help="Licence of the rows, for the card.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language code of the rows, for the card; repeatable.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an older result in the folder.")
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")
+    ] = False,
 ) -> None:
     """Score a dataset, keep the best rows, and write data, card, record and report."""
     from im_datasets import pipeline
@@ -73,7 +106,9 @@ def mine(
         threshold=threshold,
         per_group=None if per_group is None else _group(per_group),
         near_duplicates=near_duplicates,
-        exclude_contaminated=None if exclude_contaminated is None else pipeline.evaluation_texts(exclude_contaminated),
+        exclude_contaminated=None
+        if exclude_contaminated is None
+        else pipeline.evaluation_texts(exclude_contaminated),
         columns=mapping,
         every_turn=every_turn,
         config=config,
@@ -137,4 +172,3 @@ def _group(text: str) -> tuple[str, int]:
 def _command() -> list[str]:
     """The command line, with absolute paths cut to their last part: it goes on cards."""
     return ["im-datasets", *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])]
-

@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from im_datasets.card import write_card
-from im_datasets.columns import Columns, expand_turns
+from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
 from im_datasets.errors import OutputError, SourceError
 from im_datasets.indicators.base import Indicator
@@ -26,11 +26,18 @@ from im_datasets.record import ScoringRecord
 from im_datasets.report import write_report
 from im_datasets.resources import peak_memory_bytes
 from im_datasets.rule import LinearRule
+from im_datasets.rows import prepare
 from im_datasets.scoring import score
 from im_datasets.selection import Selection, check_request, select
 from im_datasets.source import Source, load_source
 
-KEPT, DROPPED, RECORD, REPORT, CARD = "kept.parquet", "dropped.parquet", "record.json", "report.html", "README.md"
+KEPT, DROPPED, RECORD, REPORT, CARD = (
+    "kept.parquet",
+    "dropped.parquet",
+    "record.json",
+    "report.html",
+    "README.md",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def mine(
     limit: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    license: str | None = None,  # noqa: A002
+    license: str | None = None,
     language: str | Sequence[str] | None = None,
     command: Sequence[str] | None = None,
     progress: bool = True,
@@ -88,7 +95,7 @@ def mine(
         fraction: Share of the scorable rows to keep, 0..1.
         threshold: Keep rows with a log loss of at most this.
         per_group: (column, quota): at most that many kept rows per value of the column.
-        near_duplicates: Cosine above which the worse of two rows is dropped.
+        near_duplicates: Cosine at or above which the worse of two rows is dropped.
         exclude_contaminated: Evaluation texts; rows that share most of one's 8-grams are dropped.
         indicators: Indicators with settings of your own, taken instead of the rule's default ones.
         columns: Where instruction and response stand; None finds them by the names of the columns.
@@ -125,21 +132,23 @@ def mine(
         "exclude_contaminated": exclude_contaminated,
         "seed": seed,
     }
-    check_request(top_k=top_k, fraction=fraction, threshold=threshold)
+    check_request(
+        top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates
+    )
     _check_replaceable(folder, overwrite)
     with _progress_bars(progress):
         clock = perf_counter()
-        source = _source(data, config, split, revision, streaming, limit, seed)
-        dataset, mapping = source.dataset, columns or Columns.detect(source.dataset.column_names)
-        if every_turn:
-            dataset, mapping = expand_turns(dataset, mapping)
+        source = _source(data, config, split, revision, streaming, limit)
+        dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
         asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), wish, license, language]
         request = sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
         loading = perf_counter() - clock
         if (found := _finished(folder, request)) is not None:
             return found
         if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise OutputError(f"{folder} holds another result; pass --overwrite (overwrite=True) or another folder")
+            raise OutputError(
+                f"{folder} holds another result; pass --overwrite (overwrite=True) or another folder"
+            )
         scored = score(
             dataset, chosen, indicators=indicators, columns=mapping, source=source.info, progress=progress
         )
@@ -196,11 +205,15 @@ def _source(
     revision: str | None,
     streaming: bool,
     limit: int | None,
-    seed: int,
 ) -> Source:
     if not isinstance(data, Dataset):
         return load_source(
-            str(data), config=config, split=split, revision=revision, streaming=streaming, limit=limit, seed=seed
+            str(data),
+            config=config,
+            split=split,
+            revision=revision,
+            streaming=streaming,
+            limit=limit,
         )
     rows = data if limit is None else data.select(range(min(limit, len(data))))
     return Source(rows, {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows)})
@@ -208,7 +221,9 @@ def _source(
 
 def _embedder(indicators: Sequence[Indicator]) -> Embedder:
     """The encoder that the run's indicators use, so that near-duplicates are told by the same vectors."""
-    return next((i.embedder for i in indicators if isinstance(getattr(i, "embedder", None), Embedder)), Embedder())
+    return next(
+        (i.embedder for i in indicators if isinstance(getattr(i, "embedder", None), Embedder)), Embedder()
+    )
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
@@ -241,7 +256,7 @@ def _write(
     selection: Selection,
     record: ScoringRecord,
     columns: Columns,
-    license: str | None,  # noqa: A002
+    license: str | None,
     language: str | Sequence[str] | None,
 ) -> ScoringRecord:
     """Write every part of a result; the record last, with the time and memory of the others in it."""
@@ -251,7 +266,11 @@ def _write(
     written = perf_counter()
     write_report(selection, record, columns, folder / REPORT)
     write_card(selection, record, folder, license=license, language=language)
-    seconds = {**record.seconds, "write": round(written - clock, 3), "report": round(perf_counter() - written, 3)}
+    seconds = {
+        **record.seconds,
+        "write": round(written - clock, 3),
+        "report": round(perf_counter() - written, 3),
+    }
     record = replace(record, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record

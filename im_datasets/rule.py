@@ -111,7 +111,9 @@ class LinearRule:
         """
         missing = [column for column in self.columns if column not in values]
         if missing:
-            raise RuleError(f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}")
+            raise RuleError(
+                f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}"
+            )
         total = np.float64(self.intercept)
         for term in self.terms:
             total = total + term.contribution(values[term.column])
@@ -185,7 +187,9 @@ class LinearRule:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             shipped = ", ".join(cls.names())
-            raise RuleError(f"no rule {str(rule)!r}; pass one of {shipped}, or the path of a rule's JSON") from error
+            raise RuleError(
+                f"no rule {str(rule)!r}; pass one of {shipped}, or the path of a rule's JSON"
+            ) from error
         except ValueError as error:
             raise RuleError(f"{rule} is not JSON: {error}") from error
 

@@ -98,7 +98,7 @@ def score(
         for start in range(0, len(dataset), CHUNK_ROWS):
             with run.clock("read"):
                 rows = dataset.select(range(start, min(start + CHUNK_ROWS, len(dataset))))
-                pairs = mapping.pairs(rows.select_columns(mapping.names)[:])
+                pairs = mapping.pairs(rows.select_columns([*mapping.mapping.values()])[:])
             run.score_chunk(start, pairs, advance)
     run.solve_neighbours()
     scores = run.finish()
@@ -142,7 +142,10 @@ class _Run:
         scorable = [row for row, reason in enumerate(pairs.reasons) if not reason]
         instructions = [pairs.instructions[row] for row in scorable]
         responses = [pairs.responses[row] for row in scorable]
-        with self.clock("embedding"), listening(lambda done, total: advance(start + len(pairs) * done / total)):
+        with (
+            self.clock("embedding"),
+            listening(lambda done, total: advance(start + len(pairs) * done / total)),
+        ):
             self._embed(instructions, responses)
         for indicator in self.mining.indicators:
             with self.clock(type(indicator).__name__):

@@ -25,7 +25,7 @@ def summarise(mined: Mined) -> dict[str, Any]:
         ``peak_memory_bytes``.
     """
     record, selection = mined.record, mined.selection
-    columns = Columns.from_dict(record.columns)
+    columns = Columns(**record.columns["fields"])
     return {
         "folder": str(mined.folder),
         "repeated": mined.repeated,
@@ -72,7 +72,9 @@ def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[st
 
 
 def _ranks(side: Dataset) -> list[int]:
-    ranks: list[int] = np.asarray(side.with_format("numpy")["im_rank"][:], dtype=np.int64).tolist() if len(side) else []
+    ranks: list[int] = (
+        np.asarray(side.with_format("numpy")["im_rank"][:], dtype=np.int64).tolist() if len(side) else []
+    )
     return ranks
 
 
