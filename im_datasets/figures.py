@@ -111,7 +111,7 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
 def correlations(scores: Scores) -> "Figure":
     """Spearman's rank correlation of every two indicators and the score, as a triangle."""
     names = [*scores.indicators, *([LOG_LOSS] if LOG_LOSS in scores.kept else [])]
-    cell, label = 46, 150
+    cell, label = 44, 150
     size = len(names)
     figure = _figure(size * cell + label, size * cell + 12)
     axes = _axes(figure, left=6, right=6, top=6, bottom=6)
@@ -190,10 +190,8 @@ def _inline(svg: str, name: str, label: str) -> str:
     for role, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{role})")
     body = re.sub(r"\n\s*", "\n", body)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" style="max-width:{float(width):.0f}px" role="img" '
-        f'aria-label="{escape(label)}" data-figure="{escape(name)}">{body}'
-    )
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" style="max-width:{width}px"'
+    return f'<svg {size} role="img" aria-label="{escape(label)}" data-figure="{escape(name)}">{body}'
 
 
 def _figure(width: int, height: int) -> "Figure":
@@ -416,7 +414,7 @@ def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
     axes.text(
         1,
         1.08,
-        f"- - all rows {overall:.1f} %",
+        f"- - all {overall:.1f} %",
         transform=axes.transAxes,
         ha="right",
         fontsize=11,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from im_datasets.indicators.base import COLUMNS, Column
 from im_datasets.rule import LOG_LOSS, Term
 from im_datasets.selection import Selection
+from im_datasets.templates import format_count, format_share
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -155,6 +156,16 @@ def contributions(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[
         Per term its coefficient times the clipped value; NaN where the value is.
     """
     return [float(Term(**term).contribution(values.get(term["column"], math.nan))) for term in rule["terms"]]
+
+
+def headline(kept: int, rows: int) -> str:
+    """What came of a selection, in one phrase.
+
+    >>> headline(2000, 52002)
+    'Kept 2,000 of 52,002 rows (3.8 %)'
+    """
+    share = f" ({format_share(kept, rows)})" if kept else ""
+    return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
 
 
 def scored_rows(values: FloatArray) -> int:

@@ -20,15 +20,14 @@ from datasets import Dataset
 from im_datasets import figures
 from im_datasets.columns import Columns
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
-from im_datasets.overview import Comparison, FloatArray, Scores, contributions, scored_rows
+from im_datasets.overview import Comparison, FloatArray, Scores, contributions, headline, scored_rows
 from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
 from im_datasets.selection import RANK, REASON, ROW, Selection
 from im_datasets.templates import (
+    format_bounds,
     format_count,
-    format_exactly,
     format_number,
-    format_share,
     html_environment,
     one_line,
     read_template,
@@ -39,7 +38,7 @@ SHORT, LONGEST = 180, 20_000
 """Characters of a text that are shown at once, and at most."""
 
 PLACES = {"best": "Best", "borderline": "Borderline", "worst": "Worst", "reason": "By reason", "all": "All"}
-_PER_REASON = 3
+_SHORT_LINES, _PER_REASON = 6, 3
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Text:
     @classmethod
     def of(cls, text: str) -> "Text":
         """Shorten a text."""
-        short = " ".join(text[: 4 * SHORT].split())
-        if len(text) <= SHORT and short == text:
+        if len(text) <= SHORT and text.count("\n") < _SHORT_LINES:
             return cls(text, None, len(text), 0)
+        short = " ".join(text[: 4 * SHORT].split())
         short = short if len(short) <= SHORT else short[: SHORT - 1] + "…"
         return cls(short, text[:LONGEST], len(text), LONGEST if len(text) > LONGEST else 0)
 
@@ -137,16 +136,6 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
     }
 
 
-def headline(kept: int, rows: int) -> str:
-    """What came of a selection, in one sentence.
-
-    >>> headline(2000, 52002)
-    'Kept 2,000 of 52,002 rows (3.8 %)'
-    """
-    share = f" ({format_share(kept, rows)})" if kept else ""
-    return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
-
-
 def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
     name = one_line(record.rule["name"])
     if selection.cut is None:
@@ -179,20 +168,15 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _term(term: Mapping[str, Any]) -> dict[str, Any]:
-    name, low, high = term["column"], term.get("low"), term.get("high")
+    name = term["column"]
     known = COLUMNS.get(name)
-    bounds = "any value" if low is None and high is None else f"{_bound(low)} and {_bound(high)}"
     return {
         "column": name,
         "short": name.removeprefix("im_"),
         "meaning": f"{known.meaning}, in {known.unit}" if known else "a column of the dataset",
         "coefficient": term["coefficient"],
-        "bounds": bounds,
+        "bounds": format_bounds(term.get("low"), term.get("high")),
     }
-
-
-def _bound(value: float | None) -> str:
-    return "no limit" if value is None else format_exactly(value)
 
 
 def _figures(scores: Scores) -> dict[str, Any]:

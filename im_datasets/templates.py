@@ -16,8 +16,9 @@ from im_datasets.errors import OutputError
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_INLINE = re.compile(r"[`*_\[\]|~$@:]")
-_BLOCK_START = re.compile(r"^(?:[#+=-]|\d{1,9}(?=[.)]))")
+_INLINE = re.compile(r"[`*_\[\]|~$@]|:(?!\s|$)")
+_BLOCK_START = re.compile(r"^(?:[#+=-]|\d{1,9}(?=[.)](?:\s|$)))")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]{1,80}")
 _WWW = re.compile(r"www(?=\.)", re.IGNORECASE)
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -73,7 +74,7 @@ def markdown_environment() -> "Environment":
         lstrip_blocks=True,
         finalize=_escaped,
     )
-    environment.filters |= {**_FORMATS, "code": code_block}
+    environment.filters |= {**_FORMATS, "block": code_block, "code": as_code, "trusted": Trusted}
     return environment
 
 
@@ -191,6 +192,26 @@ def format_exactly(value: float) -> Trusted:
     ('−0.0078', '8.257e−05', '1')
     """
     return Trusted(f"{value:.15g}".replace("-", "−"))
+
+
+def format_bounds(low: float | None, high: float | None) -> str:
+    """Between what a value is counted.
+
+    >>> format_bounds(None, None), format_bounds(None, 100.0)
+    ('any value', 'no limit and 100')
+    """
+    if low is None and high is None:
+        return "any value"
+    return " and ".join("no limit" if bound is None else format_exactly(bound) for bound in (low, high))
+
+
+def as_code(text: str) -> Trusted:
+    r"""A name as code where it is a plain one, else escaped.
+
+    >>> as_code("im_mtld"), as_code("a`b")
+    ('`im_mtld`', 'a\\`b')
+    """
+    return Trusted(f"`{text}`") if _PLAIN_NAME.fullmatch(text) else escape_markdown(text)
 
 
 def format_count(value: int) -> Trusted:
