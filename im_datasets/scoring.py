@@ -36,7 +36,7 @@ from im_datasets.rule import LinearRule
 CHUNK_ROWS = 4096
 """Rows whose texts are in memory at once; enough for batches of equal length."""
 
-_LIBRARIES = ("im-datasets", "datasets", "transformers", "tokenizers", "torch", "numpy", "faiss-cpu")
+_LIBRARIES = ("datasets", "transformers", "tokenizers", "torch", "numpy", "faiss-cpu")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Run:
             rows=self.rows,
             unscorable=dict(Counter(reason for reason in self.reasons if reason).most_common()),
             statistics={name: s for name, values in self.scores.items() if (s := _statistics(values))},
-            versions={name: version(name) for name in _LIBRARIES},
+            versions={"im-datasets": im_datasets.__version__} | {name: version(name) for name in _LIBRARIES},
             seconds={part: round(seconds, 3) for part, seconds in self.seconds.items()},
             peak_memory_bytes=peak_memory_bytes(),
         )
