@@ -25,9 +25,7 @@ app = typer.Typer(
 
 @app.callback()
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         from im_datasets import __version__
@@ -66,9 +64,7 @@ def mine(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(
-            metavar="instruction=…,response=…", help="Which columns hold what, where it cannot be told."
-        ),
+        typer.Option(metavar="instruction=…,response=…", help="Which columns hold what, where it cannot be told."),
     ] = None,
     every_turn: Annotated[
         bool, typer.Option("--every-turn", help="Score every assistant turn as a row of its own.")
@@ -85,12 +81,8 @@ def mine(
     language: Annotated[
         list[str] | None, typer.Option(help="Language code of the rows, for the card; repeatable.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an older result in the folder.")
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older result in the folder.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")] = False,
 ) -> None:
     """Score a dataset, keep the best rows, and write data, card, record and report."""
     from im_datasets import pipeline

@@ -25,8 +25,8 @@ from im_datasets.indicators.base import Indicator
 from im_datasets.record import ScoringRecord
 from im_datasets.report import write_report
 from im_datasets.resources import peak_memory_bytes
-from im_datasets.rule import LinearRule
 from im_datasets.rows import prepare
+from im_datasets.rule import LinearRule
 from im_datasets.scoring import score
 from im_datasets.selection import Selection, check_request, select
 from im_datasets.source import Source, load_source
@@ -132,9 +132,7 @@ def mine(
         "exclude_contaminated": exclude_contaminated,
         "seed": seed,
     }
-    check_request(
-        top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates
-    )
+    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
     _check_replaceable(folder, overwrite)
     with _progress_bars(progress):
         clock = perf_counter()
@@ -221,9 +219,8 @@ def _source(
 
 def _embedder(indicators: Sequence[Indicator]) -> Embedder:
     """The encoder that the run's indicators use, so that near-duplicates are told by the same vectors."""
-    return next(
-        (i.embedder for i in indicators if isinstance(getattr(i, "embedder", None), Embedder)), Embedder()
-    )
+    used = (getattr(indicator, "embedder", None) for indicator in indicators)
+    return next((embedder for embedder in used if isinstance(embedder, Embedder)), Embedder())
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:

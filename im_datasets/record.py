@@ -97,9 +97,7 @@ class ScoringRecord:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data["schema_version"] != SCHEMA_VERSION:
-                raise OutputError(
-                    f"{path} has schema version {data['schema_version']}; known: {SCHEMA_VERSION}"
-                )
+                raise OutputError(f"{path} has schema version {data['schema_version']}; known: {SCHEMA_VERSION}")
             indicators = [IndicatorRecord(**indicator) for indicator in data.pop("indicators")]
             return cls(indicators=indicators, **data)
         except (OSError, ValueError, KeyError, TypeError) as error:

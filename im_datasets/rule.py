@@ -114,10 +114,8 @@ class LinearRule:
             raise RuleError(
                 f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}"
             )
-        total = np.float64(self.intercept)
-        for term in self.terms:
-            total = total + term.contribution(values[term.column])
-        return np.atleast_1d(total)
+        parts = [term.contribution(values[term.column]) for term in self.terms]
+        return np.atleast_1d(sum(parts, np.float64(self.intercept)))
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
         """Add ``im_log_loss`` to a batch that has the rule's columns.

@@ -91,13 +91,14 @@ def _row(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", expand=True, show_lines=False)
-    for name, options in (
+    columns: tuple[tuple[str, dict[str, Any]], ...] = (
         ("row", {"justify": "right"}),
         ("log loss", {"justify": "right"}),
         ("instruction", {"ratio": 2, "no_wrap": True}),
         ("response", {"ratio": 3, "no_wrap": True}),
-    ):
-        table.add_column(name, overflow="ellipsis", **options)  # type: ignore[arg-type]
+    )
+    for name, options in columns:
+        table.add_column(name, overflow="ellipsis", **options)
     for row in rows:
         texts = [Text(" ".join(row[name].split())) for name in ("instruction", "response")]
         table.add_row(str(row["row"]), f"{row['im_log_loss']:.4f}", *texts)

@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+CHECKS = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+
+
+@pytest.mark.parametrize("command", CHECKS, ids=" ".join)
 def test_gate(command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

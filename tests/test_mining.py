@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from im_datasets import InstructMining, LinearRule
@@ -84,7 +84,7 @@ def test_call_computes_no_indicator_beyond_the_rules():
 
 
 def test_call_works_in_a_stream():
-    stream = IterableDataset.from_generator(lambda: (dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values())))
+    stream = Dataset.from_dict(ROWS).to_iterable_dataset()
     rows = list(stream.map(InstructMining(SHOUTING, indicators=[Shouting()]), batched=True, batch_size=3))
     assert rows[1]["im_log_loss"] == pytest.approx(1 + 2 * 2 / 9)
 

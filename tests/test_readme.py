@@ -43,7 +43,8 @@ def test_python_snippet_runs(code, tmp_path):
 
 
 def test_quickstart_command_is_the_readmes(tmp_path):
-    line = next(line for block in blocks("bash") for line in block.splitlines() if line.startswith("im-datasets mine"))
+    lines = "\n".join(blocks("bash")).splitlines()
+    line = next(line for line in lines if line.startswith("im-datasets mine"))
     assert line in (ROOT / "examples/quickstart.sh").read_text()
 
 

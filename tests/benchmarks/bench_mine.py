@@ -56,7 +56,8 @@ def main() -> None:
 
 def in_process(side: str, data: Path, rows: int | None) -> dict[str, Any]:
     """One side in a process of its own."""
-    command = [sys.executable, __file__, "--side", side, "--data", str(data), *(["--rows", str(rows)] if rows else [])]
+    limit = ["--rows", str(rows)] if rows else []
+    command = [sys.executable, __file__, "--side", side, "--data", str(data), *limit]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -75,7 +76,7 @@ def run(side: str, data: Path, rows: int | None) -> dict[str, Any]:
     return {"parts": parts, "peak_memory_bytes": peak_memory_bytes()}
 
 
-def load_model(data: Path, rows: int | None) -> dict[str, float]:  # noqa: ARG001
+def load_model(data: Path, rows: int | None) -> dict[str, float]:
     """What the libraries and the model take by themselves."""
     import im_datasets.pipeline  # noqa: F401
     from im_datasets.embedding import Embedder
@@ -115,7 +116,7 @@ def by_hand(data: Path, rows: int | None) -> dict[str, float]:
     parts["encode"] = time.perf_counter() - start
     start = time.perf_counter()
     distances = NNDescent(vectors, metric="euclidean", n_neighbors=15).neighbor_graph[1][:, 6]
-    ds = ds.map(lambda row, i: {"knn_6": float(distances[i])}, with_indices=True)  # noqa: ARG005
+    ds = ds.map(lambda row, i: {"knn_6": float(distances[i])}, with_indices=True)
     parts["neighbours"] = time.perf_counter() - start
     return {name: round(seconds, 3) for name, seconds in parts.items()}
 
