@@ -77,28 +77,21 @@ def find_files(data: str) -> dict[str, list[Path]]:
     return splits
 
 
-def read_files(files: list[Path], split: str, *, streaming: bool = False) -> Dataset | IterableDataset:
+def read_files(files: list[Path], split: str) -> Dataset:
     """Read files of one format as one dataset.
 
     Args:
         files: Not empty.
         split: Name of the split that they are.
-        streaming: Give rows as they are read, without a copy on disk.
 
     Raises:
         SourceError: The files are of different formats, broken, or without rows.
     """
-    formats = sorted({str(format_of(file)) for file in files})
-    if len(formats) > 1:
-        raise SourceError(
-            f"files of different formats ({', '.join(formats)}) side by side: {_few(files)}; pass a glob of one "
-            "of them, such as 'folder/*.jsonl'"
-        )
-    (kind,) = formats
+    kind = _only_format(files)
     if kind != "parquet":
         _check_text(files)
     try:
-        rows = _load(kind, files, split, streaming=streaming)
+        rows = _load(kind, files, split, streaming=False)
     except _FAILURES as error:
         if kind == "json":
             return _read_json(files, split)
@@ -107,6 +100,32 @@ def read_files(files: list[Path], split: str, *, streaming: bool = False) -> Dat
             raise SourceError(f"no rows in {_few(files)}") from error
         raise SourceError(f"cannot read {_few(files)}: {problem}") from error
     return _read_json(files, split) if kind == "json" and _has_dates(rows) else rows
+
+
+def stream_files(files: list[Path], split: str) -> IterableDataset:
+    """The rows of files of one format, read one after another.
+
+    Raises:
+        SourceError: The files are of different formats, or do not begin like a dataset that can be streamed.
+    """
+    kind = _only_format(files)
+    try:
+        rows = _load(kind, files, split, streaming=True)
+    except _FAILURES as error:
+        raise SourceError(f"cannot stream {_few(files)}: {one_line(error)}") from error
+    if kind == "json" and _has_dates(rows):
+        raise SourceError(f"cannot stream {_few(files)}: the loader takes texts for dates")
+    return rows
+
+
+def _only_format(files: list[Path]) -> str:
+    formats = sorted({str(format_of(file)) for file in files})
+    if len(formats) > 1:
+        raise SourceError(
+            f"files of different formats ({', '.join(formats)}) side by side: {_few(files)}; pass a glob of one "
+            "of them, such as 'folder/*.jsonl'"
+        )
+    return formats[0]
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -135,7 +154,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Dataset | IterableDataset:
+def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Any:
     options: dict[str, Any] = {}
     if kind == "csv":
         # A CSV file says nothing of types: every value is the text that stands there, "N/A" and "007" too.

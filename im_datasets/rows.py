@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
+from datasets.exceptions import DatasetGenerationError
 
 from im_datasets.columns import SOURCE_ROW, TURN, Columns
 from im_datasets.errors import ColumnsError
@@ -87,7 +88,13 @@ def threads(dataset: Dataset) -> tuple[Dataset, Columns]:
     Raises:
         ColumnsError: No such columns, an id that comes twice, or messages that are their own ancestors.
     """
-    rows = Dataset.from_generator(_thread_rows, gen_kwargs={"dataset": dataset}, features=THREAD_FEATURES)
+    settings = {"dataset": dataset}
+    try:
+        rows = Dataset.from_generator(_thread_rows, gen_kwargs=settings, features=THREAD_FEATURES)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ColumnsError):
+            raise error.__cause__ from None
+        raise
     return rows, Columns(messages="messages")
 
 
@@ -95,13 +102,19 @@ def _thread_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     names = _tree_names(dataset)
     ids, parents, texts, roles = (list(dataset[name]) for name in names)
     places = {message: row for row, message in enumerate(ids)}
+    if not any(map(_answers, roles)):
+        raise ColumnsError(f"no message of the tree has the role assistant; roles: {sorted(set(map(str, roles)))}")
     if len(places) != len(ids):
         raise ColumnsError(f"column {names[0]!r} of the message tree has the same id twice; ids must be unique")
     for row, role in enumerate(roles):
-        if ROLES.get(str(role).lower()) == "assistant":
+        if _answers(role):
             path = _path(row, parents, places)
             messages = [{"role": str(roles[step]), "content": texts[step]} for step in path]
             yield {"messages": messages, "message_id": str(ids[row]), SOURCE_ROW: row}
+
+
+def _answers(role: Any) -> bool:
+    return ROLES.get(str(role).lower()) == "assistant"
 
 
 def _path(row: int, parents: list[Any], places: dict[Any, int]) -> list[int]:

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 
 from im_datasets.errors import SourceError
-from im_datasets.files import find_files, fingerprint, format_of, one_line, read_files
+from im_datasets.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 """A dataset's id on the Hub: name, or owner/name."""
@@ -78,7 +78,8 @@ def load_source(
         if _is_saved(folder):
             rows, info = _from_disk(folder, split)
         elif files := find_files(text):
-            rows, info = _from_files(files, folder, split, streaming=streaming)
+            stream = (limit, seed) if streaming else None
+            rows, info = _from_files(files, folder, split, stream)
         else:
             rows, info = _from_hub(text, config, split, revision, streaming=streaming)
         if info["kind"] != "hub" and (config or revision):
@@ -95,15 +96,24 @@ def load_source(
 
 
 def _from_files(
-    splits: dict[str, list[Path]], path: Path, split: str | None, *, streaming: bool
-) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
-    chosen = _choose("split", split, list(splits), str(path.name))
+    splits: dict[str, list[Path]], path: Path, split: str | None, stream: tuple[int | None, int | None] | None
+) -> tuple[Dataset, dict[str, Any]]:
+    """Read local files; ``stream`` is limit and seed where only so many rows shall be read."""
+    chosen = _choose("split", split, list(splits), path.name)
     files = splits[chosen]
-    rows = read_files(files, chosen, streaming=streaming)
+    rows = (_stream(files, chosen, *stream) if stream else None) or read_files(files, chosen)
     root = path if path.is_dir() else None
     names = [str(file.relative_to(root)) if root else file.name for file in files]
     kind = "file" if path.is_file() else "folder"
     return rows, {"kind": kind, "split": chosen, "fingerprint": fingerprint(files), "files": names}
+
+
+def _stream(files: list[Path], split: str, limit: int | None, seed: int | None) -> Dataset | None:
+    """The rows of a stream of files; None where it breaks off, as over a column that changes type."""
+    try:
+        return _take(stream_files(files, split), limit, seed)
+    except SourceError:
+        return None
 
 
 def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]]:

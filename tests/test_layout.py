@@ -15,11 +15,19 @@ PACKAGE = Path(im_datasets.__file__).parent
 
 STAGES = [
     {"errors"},
+    {"turns", "layouts", "files"},
     {"resources", "batching", "models", "columns", "templates"},
-    {"embedding", "source", "record"},
+    {"rows"},
+    {"embedding", "nearest", "source", "record"},
     {"indicators.base"},
     {"surface"},
-    {"indicators.length", "indicators.mtld", "indicators.similarity", "indicators.quality", "indicators.neighbours"},
+    {
+        "indicators.length",
+        "indicators.mtld",
+        "indicators.similarity",
+        "indicators.quality",
+        "indicators.neighbours",
+    },
     {"indicators"},
     {"rule"},
     {"mining"},
