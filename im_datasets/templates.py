@@ -16,10 +16,10 @@ from im_datasets.errors import OutputError
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_INLINE = re.compile(r"[`*_\[\]|~$@]|:(?!\s|$)")
+_INLINE = re.compile(r"[`*_\[\]|~$]")
 _BLOCK_START = re.compile(r"^(?:[#+=-]|\d{1,9}(?=[.)](?:\s|$)))")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]{1,80}")
-_WWW = re.compile(r"www(?=\.)", re.IGNORECASE)
+_AUTOLINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=\S)(?=@)", re.IGNORECASE)
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -147,7 +147,8 @@ def escape_markdown(text: object, limit: int = 2000) -> Trusted:
     line = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # As an entity: an escaped backslash before a bracket opens a formula on the Hub.
     line = line.replace("\\", "&#92;")
-    line = _WWW.sub(lambda match: match[0] + "\\", _INLINE.sub(r"\\\g<0>", line))
+    # A backslash does not keep GitHub's Markdown from linking a bare address; a comment inside it does.
+    line = _AUTOLINK.sub("<!-- -->", _INLINE.sub(r"\\\g<0>", line))
     start = _BLOCK_START.match(line)
     if start is None:
         return Trusted(line)

@@ -1,0 +1,108 @@
+"""Escaping, numbers for people, and files that appear whole."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markdown_it import MarkdownIt
+
+from im_datasets import templates
+from im_datasets.errors import OutputError
+from im_datasets.templates import (
+    code_block,
+    escape_markdown,
+    format_number,
+    html_environment,
+    markdown_environment,
+    one_line,
+    template_path,
+    write_text,
+)
+
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+NASTY = st.text(
+    st.sampled_from("ab1 \\`*_{}[]()#+-.!|~:@/<>&\"'=$^\n\r\t\x00\u2028\u202e é漢") | st.characters(), max_size=60
+)
+
+
+def shown_text(markdown: str) -> str:
+    inline = [token for token in MARKDOWN.parse(markdown) if token.type == "inline"]
+    return "".join(c.content for token in inline for c in token.children if c.type != "html_inline")
+
+
+@given(NASTY)
+def test_escape_markdown_shows_the_text_and_nothing_else(text):
+    tokens = MARKDOWN.parse("- " + escape_markdown(text))
+    children = [child for token in tokens for child in token.children or ()]
+    kinds = {t.type for t in tokens} | {c.type for c in children if c.content != "<!-- -->"}
+    assert kinds <= {
+        "bullet_list_open", "list_item_open", "paragraph_open", "inline", "text", "text_special",
+        "paragraph_close", "list_item_close", "bullet_list_close",
+    }  # fmt: skip
+    assert shown_text("- " + escape_markdown(text)) == one_line(text)
+
+
+@given(NASTY)
+def test_escape_markdown_leaves_nothing_that_becomes_a_link_by_itself(text):
+    escaped = escape_markdown("http://x.example " + text + " www.x.example me@x.example mailto:me")
+    assert not re.search(r"://|www\.|[^>\s]@", escaped, re.IGNORECASE)
+
+
+@given(NASTY, NASTY)
+def test_escape_markdown_stays_in_its_cell(left, right):
+    rows = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {escape_markdown(left)} | {escape_markdown(right)} |\n")
+    assert [t.type for t in rows].count("td_open") == 2
+    assert not any(t.type == "html_block" for t in rows)
+
+
+@given(NASTY)
+def test_code_block_cannot_be_closed_from_inside(text):
+    tokens = MARKDOWN.parse(code_block(text) + "\n\nafter")
+    assert [t.type for t in tokens] == ["fence", "paragraph_open", "inline", "paragraph_close"]
+
+
+def test_one_line_bounds_the_length_and_shows_controls():
+    assert one_line("x" * 300) == "x" * 199 + "…"
+    assert one_line("a\x00\x1b\x85\udc80b") == "a␀␛ \ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (-0.5, "−0.5000"),
+        (12345.6, "12,346"),
+        (3.0, "3"),
+        (0.00001234, "1.234e−05"),
+        (float("inf"), "–"),
+        (None, "–"),
+    ],
+)
+def test_format_number_is_readable(value, shown):
+    assert format_number(value) == shown
+
+
+@pytest.mark.parametrize("environment", [html_environment, markdown_environment])
+def test_environments_refuse_an_undefined_name(environment):
+    with pytest.raises(UndefinedError, match="'nothing' is undefined"):
+        environment().from_string("{{ nothing }}").render()
+
+
+def test_markdown_environment_does_not_run_what_a_value_holds():
+    assert markdown_environment().from_string("{{ x }}").render(x="{{7*7}}") == "{{7\\*7}}"
+
+
+def test_template_path_tells_a_missing_file():
+    with pytest.raises(OutputError, match=r"template no\.html is missing .* reinstall im-datasets"):
+        template_path("no.html")
+
+
+def test_write_text_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    target = write_text(tmp_path / "folder" / "page.html", "old")
+    monkeypatch.setattr(templates.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_text(target, "new")
+    assert [path.name for path in target.parent.iterdir()] == ["page.html"]
+    assert target.read_text() == "old"
