@@ -62,6 +62,7 @@ class Reason(StrEnum):
     TEMPLATE = "unfilled template"
     BROKEN_JSON = "broken JSON"
     UNREADABLE = "unreadable conversation"
+    BROKEN_TEXT = "broken text (half a surrogate pair)"
 
 
 class UnscorableRow(Exception):  # noqa: N818 - a fact about a row that stays inside the package, not an error
@@ -187,7 +188,16 @@ def pair_at(turns: list[Turn], answer: int = -1) -> tuple[str, str]:
         raise UnscorableRow(Reason.ONLY_TOOL_CALLS if calls else Reason.NO_ASSISTANT_TURN)
     place = places[answer]
     response = _response(turns[place])
-    return _instruction(turns[:place]), response
+    return _whole(_instruction(turns[:place])), _whole(response)
+
+
+def _whole(text: str) -> str:
+    """The text, if it can be written down: JSON within a value can spell half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnscorableRow(Reason.BROKEN_TEXT) from None
+    return text
 
 
 def _instruction(turns: list[Turn]) -> str:

@@ -398,3 +398,9 @@ def test_detect_finds_columns_that_exist_or_asks(names: list[str]) -> None:
         return
     assert set(columns.mapping.values()) <= set(names)
     assert columns == Columns.detect(names[::-1])
+
+
+def test_pairs_half_a_surrogate_pair_is_unscorable():
+    columns = Columns(messages="messages")
+    spelled = '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "\\ud83d"}]'
+    assert columns.pairs({"messages": [spelled]}).reasons == ["broken text (half a surrogate pair)"]
