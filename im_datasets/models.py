@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -79,7 +79,7 @@ def torch_dtype(name: str) -> "torch.dtype":
 def hub_revision(model: str, revision: str | None) -> str | None:
     """The commit that a Hub model's branch, tag or commit stands for; None for a local folder.
 
-    Asks the Hub, or offline the local cache.
+    Asks the Hub, or where it is out of reach the local cache.
 
     Raises:
         ModelError: The model is neither a folder, nor on the Hub, nor in the cache.
@@ -87,9 +87,11 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     if Path(model).is_dir():
         return None
     from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     if not constants.is_offline_mode():
-        return HfApi().model_info(model, revision=revision).sha
+        with suppress(httpx.TransportError):
+            return HfApi().model_info(model, revision=revision).sha
     cached = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns="config.json")
     return Path(cached).name
 
@@ -202,6 +204,7 @@ def one_line_errors(model: str) -> Iterator[None]:
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     try:
         yield

@@ -29,6 +29,15 @@ MARGIN = 4
 PAIRS = 4096
 """Pairs whose differences are in memory at once: 12 MB at 384 dimensions."""
 
+LISTS = 2.0
+"""Lists of the approximate search, per square root of the rows."""
+
+PROBES = 48
+"""Lists that a row is compared with in the approximate search."""
+
+JOINED = 65_536
+"""Rows joined at a time in the approximate search: some 100 MB."""
+
 TOO_LONG = 4e18
 """A vector of that length is left out: its squared distances would overflow float32."""
 
@@ -134,7 +143,9 @@ class Space:
         return len(self.vectors)
 
     def __getitem__(self, rows: "slice | Ints") -> "Space":
-        return Space(self.metric, self.vectors[rows], self.scale[rows], self.rounded[rows], self.norms[rows])
+        vectors = self.vectors[rows]
+        rounded = vectors if self.rounded is self.vectors else self.rounded[rows]
+        return Space(self.metric, vectors, self.scale[rows], rounded, self.norms[rows])
 
     def exact(self, rows: Ints) -> Floats:
         """Some of the scaled rows in float64."""
@@ -226,7 +237,7 @@ class _Found:
         middle = np.partition(near, k - 1, axis=1)[:, k - 1]
         error = self._error()
         low, high = (middle - 2 * error)[:, None], (middle + 2 * error)[:, None]
-        queries, places = np.nonzero((near >= low) & (near <= high))
+        queries, places = np.nonzero((near >= low) & (near <= high) & (near < np.inf))
         exact = np.where(near < low, -np.inf, np.inf)
         exact[queries, places] = _pair_squares(self.queries, queries, self.rows, self.ids[queries, places])
         return np.partition(exact, k - 1, axis=1)[:, k - 1], high[:, 0]
@@ -244,8 +255,82 @@ class _Found:
 
 
 def _approximate(space: Space, k: int) -> Floats:
-    """Squared distance from each row to its k-th nearest other row found: shape (len(space),)."""
-    raise NotImplementedError
+    """Squared distance from each row to its k-th nearest other row found: shape (len(space),).
+
+    An inverted file joined with itself: rows are put into lists around centres, and a row is compared with the
+    lists of its ``PROBES`` nearest centres, all rows that ask for a list in one matrix product.
+    """
+    # Rows in the order of their bytes, so that the order they came in makes no difference.
+    order = np.argsort(space.rounded.view(f"V{space.rounded[0].nbytes}").ravel(), kind="stable")
+    space = space[order]
+    centres = _centres(space.rounded)
+    lists = _lists(space.rounded, centres)
+    squares = np.empty(len(space))
+    for start in range(0, len(space), JOINED):
+        rows = np.arange(start, min(start + JOINED, len(space)))
+        squares[order[rows]] = _approximate_block(space, rows, centres, lists, k)
+        report(int(rows[-1]) + 1, len(space))
+    return squares
+
+
+def _approximate_block(space: Space, rows: Ints, centres: Vectors, lists: list[Ints], k: int) -> Floats:
+    near, ids = _join(space.rounded, rows, centres, lists, k + 1 + MARGIN)
+    squares = np.empty(len(rows))
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        squares[part] = _Found(space[rows[part]], space, near[part], ids[part], rows[part]).kth(k)[0]
+    few = rows[~np.isfinite(squares)]
+    squares[few - rows[0]] = _exact(space[few], space, k, own=few)
+    return squares
+
+
+def _centres(points: Vectors) -> Vectors:
+    """Centres that the rows lie around, shape (lists, width)."""
+    import faiss
+
+    count = max(1, round(LISTS * len(points) ** 0.5))
+    means = faiss.Kmeans(
+        points.shape[1], count, niter=8, seed=1, min_points_per_centroid=1, max_points_per_centroid=64
+    )
+    _settle_threads()
+    means.train(points)
+    centres: Vectors = means.centroids
+    return centres
+
+
+def _lists(points: Vectors, centres: Vectors) -> list[Ints]:
+    """The rows nearest to each centre."""
+    nearest = np.empty(len(points), dtype=np.int64)
+    for start in range(0, len(points), JOINED):
+        nearest[start : start + JOINED] = _search(points[start : start + JOINED], centres, 1)[1][:, 0]
+    return _grouped(nearest, len(centres))
+
+
+def _join(points: Vectors, rows: Ints, centres: Vectors, lists: list[Ints], count: int) -> tuple[Vectors, Ints]:
+    """The ``count`` nearest of the rows that each row is compared with: squares and ids, −1 where too few."""
+    near = np.full((len(rows), count), np.inf, dtype=np.float32)
+    ids = np.full((len(rows), count), -1)
+    probes = min(PROBES, len(centres))
+    asked = _search(points[rows], centres, probes)[1]
+    for members, places in zip(lists, _grouped(asked.ravel(), len(centres)), strict=True):
+        if len(members) and len(places):
+            asking = places // probes
+            found, at = _search(points[rows[asking]], points[members], min(count, len(members)))
+            near[asking], ids[asking] = _nearer(near[asking], ids[asking], found, members[at])
+    return near, ids
+
+
+def _nearer(near: Vectors, ids: Ints, other_near: Vectors, other_ids: Ints) -> tuple[Vectors, Ints]:
+    """Of two sets of neighbours per row the nearest, as many as in the first."""
+    both, both_ids = np.concatenate([near, other_near], axis=1), np.concatenate([ids, other_ids], axis=1)
+    best = np.argpartition(both, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
+    return np.take_along_axis(both, best, axis=1), np.take_along_axis(both_ids, best, axis=1)
+
+
+def _grouped(groups: Ints, count: int) -> list[Ints]:
+    """Places of each value 0 … count − 1."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))
 
 
 def _pair_squares(queries: Space, query: Ints, rows: Space, row: Ints) -> Floats:
@@ -262,10 +347,17 @@ def _search(queries: Vectors, rows: Vectors, count: int) -> tuple[Vectors, Ints]
     """The ``count`` nearest rows of each query, nearest first, with squared distances rounded to float32."""
     import faiss
 
-    if is_forked():
-        faiss.omp_set_num_threads(1)
+    _settle_threads()
     near, ids = faiss.knn(queries, rows, count)
     return near, ids
+
+
+def _settle_threads() -> None:
+    """One thread in a forked process: faiss would wait for threads that are not there."""
+    if is_forked():
+        import faiss
+
+        faiss.omp_set_num_threads(1)
 
 
 def _scatter(distances: Floats, usable: NDArray[np.bool_]) -> Floats:

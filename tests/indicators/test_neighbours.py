@@ -1,0 +1,538 @@
+"""Distance to the k-th nearest other row: the search against naive float64, the indicator under all its uses."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from datasets.fingerprint import Hasher
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from im_datasets import nearest
+from im_datasets.columns import Columns
+from im_datasets.embedding import Embedder
+from im_datasets.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
+from im_datasets.indicators import neighbours
+from im_datasets.indicators.neighbours import (
+    FittedKNNDistance,
+    KNNDistance,
+    cache_folder,
+    knn_distances,
+    pair_keys,
+)
+from im_datasets.models import embedded_model_folder
+from im_datasets.nearest import Space, distances_to
+
+INF = float("inf")
+
+
+def naive(vectors: NDArray[np.float32], k: int, metric: str = "euclidean") -> NDArray[np.float64]:
+    """The definition, row by row in float64."""
+    points = vectors.astype(np.float64)
+    if metric == "cosine":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    squares = np.array([((points - point) ** 2).sum(axis=1) for point in points])
+    np.fill_diagonal(squares, INF)
+    kth = np.sort(squares, axis=1)[:, k - 1]
+    return np.sqrt(kth) if metric == "euclidean" else kth / 2
+
+
+def clustered(rows: int, width: int = 24, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors around a few centres, at several scales, as embeddings lie."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(max(2, rows // 40), width))
+    spread = random.choice([0.05, 0.3, 1.0], size=(rows, 1))
+    vectors = centres[random.integers(len(centres), size=rows)] + spread * random.normal(size=(rows, width))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+# The search.
+
+
+def test_knn_distances_of_a_hand_worked_case():
+    # Points 0, 1, 3, 7 on a line. Others sorted by distance: 0 → 1, 3, 7; 1 → 1, 2, 6; 3 → 2, 3, 4; 7 → 4, 6, 7.
+    line = np.array([[0, 0], [1, 0], [3, 0], [7, 0]], dtype=np.float32)
+    assert knn_distances(line, 1).tolist() == [1, 1, 2, 4]
+    assert knn_distances(line, 2).tolist() == [3, 2, 3, 6]
+    assert knn_distances(line, 3).tolist() == [7, 6, 4, 7]
+
+
+def test_knn_distances_by_cosine_of_a_hand_worked_case():
+    # Directions 0°, 60°, 180°, of any length: 1 − cos 60° = 1/2, 1 − cos 120° = 3/2, 1 − cos 180° = 2.
+    rows = np.array([[5, 0], [1, 3**0.5], [-0.1, 0]], dtype=np.float32)
+    assert knn_distances(rows, 1, "cosine") == pytest.approx([0.5, 0.5, 1.5], abs=1e-7)
+    assert knn_distances(rows, 2, "cosine") == pytest.approx([2, 1.5, 2], abs=1e-7)
+
+
+coordinates = st.one_of(st.integers(-3, 3), st.floats(-100, 100, width=32))
+matrices = st.tuples(st.integers(2, 40), st.integers(1, 6)).flatmap(
+    lambda shape: arrays(np.float32, shape, elements=coordinates)
+)
+
+
+@given(matrices, st.data())
+def test_knn_distances_equals_the_definition(vectors, data):
+    k = data.draw(st.integers(1, len(vectors) - 1))
+    np.testing.assert_allclose(knn_distances(vectors, k), naive(vectors, k), rtol=1e-12, atol=1e-30)
+
+
+@given(matrices.filter(lambda v: (np.linalg.norm(v.astype(np.float64), axis=1) > 1e-3).all()), st.data())
+def test_knn_distances_by_cosine_equals_the_definition(vectors, data):
+    k = data.draw(st.integers(1, len(vectors) - 1))
+    np.testing.assert_allclose(
+        knn_distances(vectors, k, "cosine"), naive(vectors, k, "cosine"), rtol=1e-9, atol=1e-30
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 1, 300])
+def test_knn_distances_is_exact_where_float32_cancels(offset):
+    """Far from the origin |x|² + |y|² − 2xy leaves nothing of small differences; here nothing is lost."""
+    random = np.random.default_rng(3)
+    vectors = (offset + random.normal(scale=1e-3, size=(300, 16))).astype(np.float32)
+    np.testing.assert_allclose(knn_distances(vectors, 6), naive(vectors, 6), rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [1, 6, 20])
+def test_knn_distances_agrees_with_scikit_learn(metric, k):
+    vectors = clustered(700)
+    found, _ = (
+        NearestNeighbors(n_neighbors=k + 1, metric=metric, algorithm="brute").fit(vectors).kneighbors(vectors)
+    )
+    # scikit-learn rounds in float32: its squares are off by up to 1e-6, and so are its cosines.
+    power = 2 if metric == "euclidean" else 1
+    np.testing.assert_allclose(knn_distances(vectors, k, metric) ** power, found[:, k] ** power, atol=2e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("exact_limit", [10_000, 10])
+def test_knn_distances_does_not_depend_on_row_order(metric, exact_limit):
+    vectors = np.concatenate([clustered(600), clustered(40)])
+    order = np.random.default_rng(1).permutation(len(vectors))
+    distances = knn_distances(vectors, 6, metric, exact_limit)
+    assert np.array_equal(knn_distances(vectors[order], 6, metric, exact_limit), distances[order])
+
+
+@pytest.mark.parametrize("exact_limit", [10_000, 10])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_knn_distances_counts_identical_copies_as_other_rows(metric, exact_limit):
+    vectors = clustered(200)
+    copies = np.concatenate([vectors, np.repeat(vectors[:1], 6, axis=0), np.repeat(vectors[1:2], 5, axis=0)])
+    distances = knn_distances(copies, 6, metric, exact_limit)
+    assert distances[[0, *range(200, 206)]].tolist() == [0] * 7  # seven copies: the sixth other one is a copy
+    assert (distances[[1, *range(206, 211)]] > 0).all()  # six copies: the sixth other row is another
+    assert np.ptp(distances[[1, *range(206, 211)]]) == 0
+
+
+@pytest.mark.parametrize("exact_limit", [10_000, 10])
+def test_knn_distances_of_many_copies_is_zero(exact_limit):
+    assert (knn_distances(np.repeat(clustered(5), 300, axis=0), 6, "euclidean", exact_limit) == 0).all()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_knn_distances_beyond_the_limit_finds_nearly_all_neighbours(metric):
+    vectors = clustered(4000, width=48)
+    exact = knn_distances(vectors, 6, metric)
+    approximate = knn_distances(vectors, 6, metric, exact_limit=3999)
+    assert (approximate >= exact).all()
+    assert (approximate == exact).mean() >= 0.99
+    assert np.array_equal(knn_distances(vectors, 6, metric, exact_limit=4000), exact)
+
+
+def test_knn_distances_beyond_the_limit_is_exact_when_lists_hold_too_few(monkeypatch):
+    monkeypatch.setattr(nearest, "PROBES", 1)
+    vectors = clustered(60)
+    distances = knn_distances(vectors, 40, "euclidean", exact_limit=10)
+    assert np.array_equal(distances, knn_distances(vectors, 40))
+
+
+def test_knn_distances_works_in_blocks(monkeypatch):
+    vectors = clustered(100)
+    whole = knn_distances(vectors, 6), knn_distances(vectors, 6, "cosine", 10)
+    for name, size in (("BLOCK", 7), ("PAIRS", 3), ("JOINED", 23)):
+        monkeypatch.setattr(nearest, name, size)
+    assert np.array_equal(knn_distances(vectors, 6), whole[0])
+    assert np.array_equal(knn_distances(vectors, 6, "cosine", 10), whole[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e19])
+def test_knn_distances_of_a_row_that_is_not_finite_is_nan_and_it_is_nobodys_neighbour(bad):
+    vectors = np.array([[0, 0], [bad, 0], [3, 4]], dtype=np.float32)
+    np.testing.assert_array_equal(knn_distances(vectors, 1), [5, np.nan, 5])
+
+
+def test_knn_distances_by_cosine_of_zeros_is_nan():
+    vectors = np.array([[1, 0], [0, 0], [0, 1]], dtype=np.float32)
+    np.testing.assert_array_equal(knn_distances(vectors, 1, "cosine"), [1, np.nan, 1])
+
+
+def test_knn_distances_of_too_few_rows_names_the_numbers():
+    with pytest.raises(IndicatorError, match="neighbour 6 needs 7 scorable rows; 5 of 6 rows are scorable"):
+        knn_distances(np.array([[0.0]] * 5 + [[np.nan]], dtype=np.float32), 6)
+
+
+def test_knn_distances_refuses_what_it_does_not_know():
+    with pytest.raises(IndicatorError, match="k=0 is no neighbour; pass 1 or more"):
+        knn_distances(clustered(10), 0)
+    with pytest.raises(IndicatorError, match="metric 'manhattan' is unknown; known: euclidean, cosine"):
+        knn_distances(clustered(10), 1, "manhattan")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_distances_to_counts_every_row(metric):
+    vectors = clustered(300)
+    space, _ = Space.of(vectors[100:], metric)
+    distances = distances_to(vectors, space, 6)
+    expected = [naive(np.concatenate([vector[None], vectors[100:]]), 6, metric)[0] for vector in vectors[:100]]
+    np.testing.assert_allclose(distances[:100], expected, rtol=1e-9)
+    # A query equal to a row has that row at 0, so its sixth is the row's fifth *other* one.
+    assert np.array_equal(distances[100:], knn_distances(vectors[100:], 5, metric))
+
+
+def test_distances_to_too_few_rows_names_the_numbers():
+    space, _ = Space.of(clustered(5), "euclidean")
+    with pytest.raises(IndicatorError, match="neighbour 6 needs 6 rows; there are 5"):
+        distances_to(clustered(2), space, 6)
+
+
+# The indicator.
+
+LINE = {"zero": 0.0, "one": 1.0, "three": 3.0, "seven": 7.0}
+
+
+@dataclass(frozen=True)
+class LineEmbedder:
+    """Stands for an Embedder: texts are numbers on a line, and a text without a number has none."""
+
+    model: str = "line"
+
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return np.array([[LINE.get(text.strip(), np.nan)] for text in texts], dtype=np.float32)
+
+    def weights(self) -> str:
+        return "line"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own for each test."""
+    monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def on_line(**settings) -> KNNDistance:
+    return KNNDistance(**{"text": "response", "embedder": LineEmbedder(), "k": 2, **settings})
+
+
+def batch(*responses: str) -> dict[str, list[str]]:
+    return {"instruction": ["Say a number."] * len(responses), "output": list(responses)}
+
+
+def line(*responses: str) -> Dataset:
+    return Dataset.from_dict(batch(*responses))
+
+
+SENTENCES = [
+    f"{who} {what} {where}."
+    for who in ("The baker", "A child", "My neighbour")
+    for what in ("sings", "counts coins", "reads a letter")
+    for where in ("at noon", "in the garden")
+]
+
+
+@pytest.fixture(scope="module")
+def sentences() -> Dataset:
+    """18 real pairs, one of them twice, and an unscorable row."""
+    responses = [*SENTENCES, SENTENCES[0], ""]
+    return Dataset.from_dict(
+        {"instruction": ["Write a sentence."] * 20, "output": responses, "id": list(range(20))}
+    )
+
+
+def test_fit_of_a_hand_worked_case():
+    # As above: the second nearest other of 0, 1, 3, 7 is at 3, 2, 3, 6.
+    fitted = on_line().fit(line("zero", "one", "three", "seven"))
+    assert fitted(batch("seven", "zero", "one", "three")) == {"im_knn_2": [6, 3, 2, 3]}
+
+
+def test_fit_counts_copies_of_a_pair():
+    fitted = on_line(k=6).fit(line(*["one"] * 7, *["three"] * 6))
+    assert fitted(batch("one", "three"))["im_knn_6"] == [0, 2]
+
+
+def test_fitted_gives_a_new_row_its_distance_to_the_fitted_ones():
+    fitted = on_line().fit(line("zero", "one", "three"))
+    # 7 is not fitted: the fitted rows lie at 4, 6 and 7.
+    assert fitted(batch("seven", "one"))["im_knn_2"] == [6, 2]
+
+
+def test_fitted_gives_nan_where_there_is_nothing_to_score_or_no_vector():
+    fitted = on_line().fit(line("zero", "", "one", "many", "three"))
+    assert fitted.rows == 4
+    np.testing.assert_array_equal(
+        fitted(batch("zero", "", "many", "few"))["im_knn_2"], [3, np.nan, np.nan, np.nan]
+    )
+
+
+def test_fit_by_another_number_writes_another_column():
+    assert on_line(k=3).writes == on_line(k=3).fit(line("zero", "one", "three", "seven")).writes == ("im_knn_3",)
+
+
+@pytest.mark.parametrize("rows", [batch("zero"), batch(""), {"instruction": [], "output": []}])
+def test_unfitted_call_names_the_fix(rows):
+    with pytest.raises(
+        NotFittedError, match=r"fit it first: ds\.map\(KNNDistance\(k=2\)\.fit\(ds\), batched=True\)"
+    ):
+        on_line()(rows)
+
+
+def test_fit_of_too_few_rows_names_the_numbers():
+    with pytest.raises(IndicatorError, match="neighbour 2 needs 3 scorable rows; 2 of 2 rows are scorable"):
+        on_line().fit(line("zero", "one", ""))
+    with pytest.raises(IndicatorError, match="neighbour 2 needs 3 scorable rows; 0 of 0 rows are scorable"):
+        on_line().fit(line("", ""))
+
+
+def test_fit_of_several_splits_asks_for_one():
+    with pytest.raises(
+        IndicatorError, match=r"fit needs one split; got \['test', 'train'\]; pass one, as in ds\['train"
+    ):
+        on_line().fit(DatasetDict(train=line("zero"), test=line("one")))
+
+
+def test_fit_of_an_unknown_layout_is_a_columns_error():
+    with pytest.raises(ColumnsError):
+        on_line().fit(Dataset.from_dict({"a": ["b"]}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "k=0 is no neighbour; pass 1 or more"),
+        ({"metric": "l1"}, "metric 'l1' is unknown; known: euclidean, cosine"),
+        ({"text": "all"}, "text 'all' is unknown; known: pair, instruction, response, both"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(settings, message):
+    with pytest.raises(IndicatorError, match=message):
+        KNNDistance(**settings)
+
+
+def test_vectors_are_of_the_texts_that_the_setting_names():
+    class Recorder(LineEmbedder):
+        def embed(self, texts):
+            return np.array([[len(text), 1] for text in texts], dtype=np.float32)
+
+    def vectors(text):
+        return KNNDistance(text=text, embedder=Recorder()).vectors(["a", "bb"], ["ccc", "dddd"]).tolist()
+
+    assert vectors("pair") == [[6, 1], [8, 1]]
+    assert vectors("instruction") == [[1, 1], [2, 1]]
+    assert vectors("response") == [[3, 1], [4, 1]]
+    np.testing.assert_allclose(vectors("both"), np.array([[1, 1, 3, 1], [2, 1, 4, 1]]) / 2**0.5, rtol=1e-7)
+
+
+def test_vectors_of_both_are_of_length_one_and_embed_what_similarity_embeds():
+    knn = KNNDistance(text="both")
+    assert np.linalg.norm(knn.vectors(["Name a fruit."], ["An apple."]), axis=1) == pytest.approx([1], abs=1e-6)
+    assert knn.embeds(["a"], ["b"]) == ["a", "b"]
+    assert KNNDistance().embeds(["a"], ["b"]) == ["a\n\nb"]
+
+
+@pytest.mark.parametrize("text", ["pair", "both"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_fit_on_real_texts_agrees_with_the_definition(sentences, text, metric):
+    knn = KNNDistance(k=3, text=text, metric=metric)
+    values = knn.fit(sentences, batch_size=7)(sentences[:])["im_knn_3"]
+    expected = naive(knn.vectors(sentences["instruction"][:19], sentences["output"][:19]), 3, metric)
+    np.testing.assert_allclose(values[:19], expected, rtol=1e-9)
+    assert np.isnan(values[19])
+
+
+def test_values_do_not_depend_on_how_fit_was_batched_or_rows_were_ordered(sentences, monkeypatch, tmp_path):
+    expected = KNNDistance().fit(sentences)(sentences[:])["im_knn_6"]
+    for place, (rows, batch_size) in enumerate([(sentences, 1), (sentences.shuffle(seed=5), 6)]):
+        monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path / str(place)))
+        np.testing.assert_array_equal(KNNDistance().fit(rows, batch_size)(sentences[:])["im_knn_6"], expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_rows_are_found_by_content_after_shuffle_and_filter(sentences, batch_size):
+    fitted = KNNDistance().fit(sentences)
+    expected = fitted(sentences[:])["im_knn_6"]
+    some = (
+        sentences.shuffle(seed=2)
+        .filter(lambda row: row["id"] % 3)
+        .map(fitted, batched=True, batch_size=batch_size)
+    )
+    np.testing.assert_array_equal(some["im_knn_6"][:], [expected[row] for row in some["id"]])
+
+
+def test_fit_streams(sentences):
+    fitted = KNNDistance().fit(sentences.to_iterable_dataset(num_shards=3), batch_size=4)
+    assert fitted == KNNDistance().fit(sentences)
+
+
+def test_fit_reads_the_columns_it_is_told_of():
+    knn = on_line(columns=Columns(instruction="q", response="a"))
+    rows = {"q": ["?"] * 3, "a": ["zero", "one", "three"], "output": ["x", "y", "z"]}
+    assert knn.fit(Dataset.from_dict(rows))(rows) == {"im_knn_2": [3, 2, 3]}
+
+
+def test_fit_vectors_is_fit_for_rows_already_collected(sentences, cache, monkeypatch, tmp_path):
+    fitted = KNNDistance().fit(sentences)
+    texts = sentences["instruction"][:19], sentences["output"][:19]
+    monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path / "other"))
+    again = KNNDistance().fit_vectors(pair_keys(*texts), KNNDistance().vectors(*texts))
+    assert again == fitted
+    (left,), (right,) = cache.rglob("*.npys"), (tmp_path / "other").rglob("*.npys")
+    assert left.read_bytes() == right.read_bytes()
+
+
+def test_second_fit_on_the_same_rows_computes_nothing(monkeypatch):
+    fitted = on_line().fit(line("zero", "one", "three"))
+    for name in ("knn_distances", "_write_state"):
+        monkeypatch.setattr(neighbours, name, lambda *_: pytest.fail("computed again"))
+    neighbours._read_state.cache_clear()
+    assert on_line().fit(line("three", "zero", "one")) == fitted
+
+
+PROBE = """
+import sys
+from datasets import load_from_disk
+from datasets.fingerprint import Hasher
+from im_datasets.embedding import Embedder
+from im_datasets.indicators.neighbours import KNNDistance
+
+def refuse(*_):
+    raise SystemExit("computed again")
+
+if sys.argv[2] == "second":
+    Embedder.encode = refuse
+dataset = load_from_disk(sys.argv[1])
+fitted = KNNDistance().fit(dataset)
+print(Hasher.hash(fitted), fitted(dataset[:])["im_knn_6"], len(dataset.map(fitted, batched=True).cache_files))
+"""
+
+
+def test_second_fit_in_a_new_process_computes_nothing_and_has_the_same_fingerprint(sentences, tmp_path):
+    sentences.save_to_disk(tmp_path / "dataset")
+
+    def probe(which: str) -> str:
+        command = [sys.executable, "-c", PROBE, str(tmp_path / "dataset"), which]
+        environment = os.environ | {"PYTHONHASHSEED": "random"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    assert probe("first") == probe("second") != ""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"k": 3},
+        {"metric": "cosine"},
+        {"text": "instruction"},
+        {"exact_limit": 2},
+        {"embedder": LineEmbedder("other")},
+    ],
+)
+def test_state_is_of_its_settings(changed, monkeypatch):
+    monkeypatch.setattr(LineEmbedder, "weights", lambda self: self.model)
+    monkeypatch.setitem(LINE, "Say a number.", 5.0)
+    rows = line("zero", "one", "three", "seven")
+    fitted, other = on_line().fit(rows), on_line(**changed).fit(rows)
+    assert fitted.digest != other.digest
+    assert Hasher.hash(fitted) != Hasher.hash(other)
+
+
+def test_state_is_of_its_rows_copies_and_version(monkeypatch):
+    digests = {
+        on_line().fit(line(*rows)).digest for rows in (["zero", "one", "three"], ["zero", "one", "one", "three"])
+    }
+    monkeypatch.setattr(KNNDistance, "version", "another")
+    digests.add(on_line().fit(line("zero", "one", "three")).digest)
+    assert len(digests) == 3
+
+
+def test_state_does_not_depend_on_how_a_folder_of_weights_is_called(tmp_path):
+    (tmp_path / "link").symlink_to(embedded_model_folder()[0])
+    folders = [str(embedded_model_folder()[0]), str(tmp_path / "link")]
+    keys = pair_keys(["a"], ["b"])
+    assert len({KNNDistance(embedder=Embedder(model=folder))._digest(keys) for folder in folders}) == 1
+
+
+def test_fitted_pickle_is_tiny_and_gives_the_same_values(sentences):
+    fitted = KNNDistance().fit(sentences)
+    pickled = pickle.dumps(fitted)
+    assert len(pickled) < 1000
+    copy = pickle.loads(pickled)
+    assert copy == fitted
+    np.testing.assert_array_equal(copy(sentences[:])["im_knn_6"], fitted(sentences[:])["im_knn_6"])
+
+
+@pytest.mark.parametrize("text", ["pair", "both"])
+def test_fitted_maps_known_and_new_rows_in_two_processes(sentences, text):
+    """torch and faiss ran in this process; their threads must not hang its forks."""
+    fitted = KNNDistance(k=2, text=text).fit(sentences.select(range(12)))
+    expected = fitted(sentences[:])["im_knn_2"]
+    scored = sentences.map(fitted, batched=True, batch_size=5, num_proc=2)
+    np.testing.assert_array_equal(scored["im_knn_2"][:], expected)
+
+
+def test_fitted_without_its_state_says_where_it_looked(monkeypatch, tmp_path):
+    fitted = on_line().fit(line("zero", "one", "three"))
+    monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(
+        NotFittedError, match=r"elsewhere.*cannot be read .*fit again here, \.fit\(ds\), or set IM_DATASETS"
+    ):
+        fitted(batch("zero"))
+
+
+def test_fit_replaces_a_state_that_was_cut_short(cache):
+    rows = line("zero", "one", "three")
+    (path,) = [on_line().fit(rows).path]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    neighbours._read_state.cache_clear()
+    assert on_line().fit(rows)(batch("zero")) == {"im_knn_2": [3]}
+    assert path.read_bytes() == whole
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_fit_says_when_the_cache_folder_cannot_be_written(cache):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(
+        OutputError, match=r"cannot write .*; set IM_DATASETS_CACHE to a folder with 0 MiB of room"
+    ):
+        on_line().fit(line("zero", "one", "three"))
+
+
+def test_cache_folder_is_in_the_hugging_face_home_unless_told(monkeypatch, cache):
+    from huggingface_hub import constants
+
+    assert cache_folder() == cache
+    monkeypatch.delenv("IM_DATASETS_CACHE")
+    assert cache_folder() == Path(constants.HF_HOME) / "im_datasets"
+
+
+def test_pair_keys_tell_pairs_apart_where_their_texts_meet():
+    keys = pair_keys(["ab", "a", "ab", ""], ["c", "bc", "c", "abc"])
+    assert (keys[0] == keys[2], len(set(keys.tolist()))) == (True, 3)
+    assert pair_keys(["\ud800"], ["lone surrogates do not stop it"]).shape == (1,)
+
+
+def test_settings_of_a_fitted_indicator_are_plain_enough_for_a_record():
+    fitted = on_line().fit(line("zero", "one", "three"))
+    assert isinstance(fitted, FittedKNNDistance)
+    assert fitted.settings() == {**on_line().settings(), "fitted_rows": 3, "fitted_digest": fitted.digest}
+    assert fitted.embedder == LineEmbedder()
+    assert replace(fitted, columns=Columns(response="output")).digest == fitted.digest
