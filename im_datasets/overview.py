@@ -158,6 +158,18 @@ def contributions(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[
     return [float(Term(**term).contribution(values.get(term["column"], math.nan))) for term in rule["terms"]]
 
 
+def mean_contributions(rule: Mapping[str, Any], scores: Scores) -> list[float]:
+    """What each term of a rule adds on average over all rows that have its column; NaN where none has.
+
+    Args:
+        rule: The rule as data.
+        scores: Both sides' scores.
+    """
+    terms = [Term(**term) for term in rule["terms"]]
+    known = [scores.both(term.column) if term.column in scores.kept else np.empty(0) for term in terms]
+    return [Side.of(term.contribution(values)).mean for term, values in zip(terms, known, strict=True)]
+
+
 def headline(kept: int, rows: int) -> str:
     """What came of a selection, in one phrase.
 

@@ -20,7 +20,15 @@ from datasets import Dataset
 from im_datasets import figures
 from im_datasets.columns import Columns
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
-from im_datasets.overview import Comparison, FloatArray, Scores, contributions, headline, scored_rows
+from im_datasets.overview import (
+    Comparison,
+    FloatArray,
+    Scores,
+    contributions,
+    headline,
+    mean_contributions,
+    scored_rows,
+)
 from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
 from im_datasets.selection import RANK, REASON, ROW, Selection
@@ -200,7 +208,9 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 
 def _scores_caption(scores: Scores) -> str:
+    unscored = int(np.isnan(scores.both(LOG_LOSS)).sum())
     caption = "Rows beyond the ends of the axis are counted in the first and the last bar."
+    caption += f" {format_count(unscored)} rows without a score are not drawn." if unscored else ""
     if scores.cut is None:
         return caption
     better = int((scores.dropped[LOG_LOSS] <= scores.cut).sum())
@@ -248,14 +258,17 @@ def _table(
             kept=False,
         ),
     ]
-    largest = max(
-        (abs(t["added"]) for row in shown for t in row["terms"] if math.isfinite(t["added"])), default=0.0
-    )
-    for row in shown:
-        for term in row["terms"]:
-            known = math.isfinite(term["added"]) and largest > 0
-            term["part"] = f"{abs(term['added']) / largest:.3f}" if known else "0"
+    _add_bars(shown, mean_contributions(record.rule, scores))
     return sorted(shown, key=lambda row: (row["rank"] is None, row["rank"] or row["row"]))
+
+
+def _add_bars(shown: list[dict[str, Any]], average: list[float]) -> None:
+    """Give each term the length and side of its bar: how far the row is from the average row, -1..1."""
+    swings = [[term["added"] - mean for term, mean in zip(row["terms"], average, strict=True)] for row in shown]
+    largest = max((abs(swing) for row in swings for swing in row if math.isfinite(swing)), default=0.0)
+    for row, bars in zip(shown, swings, strict=True):
+        for term, swing in zip(row["terms"], bars, strict=True):
+            term["bar"] = swing / largest if math.isfinite(swing) and largest else 0.0
 
 
 def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple[str, tuple[bool, int]]]:

@@ -10,7 +10,15 @@ from report_sample import RULE, make_scores, make_selection
 from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from im_datasets.overview import Scores, average_ranks, contributions, headline, rank_correlations, superiority
+from im_datasets.overview import (
+    Scores,
+    average_ranks,
+    contributions,
+    headline,
+    mean_contributions,
+    rank_correlations,
+    superiority,
+)
 
 NUMBERS = st.integers(-5, 5).map(float)
 
@@ -61,6 +69,15 @@ def test_contributions_clip_and_add_up_to_the_score():
         assert parts == [-values["im_quality"], 0.01 * min(values["im_output_length"], 100)]
         assert RULE["intercept"] + sum(parts) == pytest.approx(values["im_log_loss"])
     assert all(math.isnan(part) for part in contributions(RULE, {}))
+
+
+def test_mean_contributions_are_over_the_rows_that_have_the_column():
+    scores = Scores.of(make_selection(24, 8, unscorable=2))
+    lengths, quality = make_scores(22)["im_output_length"], make_scores(22)["im_quality"]
+    expected = [-quality.mean(), 0.01 * np.minimum(lengths, 100).mean()]
+    assert mean_contributions(RULE, scores) == pytest.approx(expected)
+    missing = {"terms": [{"column": "im_mtld", "coefficient": 1.0}]}
+    assert math.isnan(mean_contributions(missing, scores)[0])
 
 
 def test_scores_hold_both_sides_in_order():

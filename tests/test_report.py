@@ -1,4 +1,4 @@
-"""The report: complete without its script, the same every time, and dead to whatever a row holds, seen in a browser."""
+"""The report: complete without its script, the same every time, safe whatever a row holds; seen in a browser."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from report_sample import RULE, make_record, make_scores, make_selection
 from im_datasets.columns import Columns
 from im_datasets.overview import Scores
 from im_datasets.record import IndicatorRecord
-from im_datasets.report import LONGEST, SHORT, Text, _chosen, render_report, write_report
+from im_datasets.report import LONGEST, SHORT, Text, _add_bars, _chosen, render_report, write_report
 
 COLUMNS = Columns(instruction="instruction", response="output")
 CHROMIUM = "/usr/bin/chromium"
@@ -67,8 +67,8 @@ def test_render_report_tells_what_was_kept_and_why(html):
 
 
 def test_render_report_has_the_sections_in_the_order_of_the_question(html):
-    places = [html.index(f'<section id="{name}"') for name in
-              ("scores", "drops", "indicators", "correlations", "lengths", "rule", "rows", "reproduce")]  # fmt: skip
+    names = ("scores", "drops", "indicators", "correlations", "lengths", "rule", "rows", "reproduce")
+    places = [html.index(f'<section id="{name}"') for name in names]
     assert places == sorted(places)
     assert html.index('class="callout"') < places[0]
 
@@ -103,6 +103,20 @@ def test_render_report_writes_a_dash_for_a_row_without_a_score(html):
     for row in unscored:
         assert row.count('data-sort=""') == 4
         assert "empty response" in row
+
+
+def test_bars_compare_a_term_with_the_average_row():
+    rows = [{"terms": [{"added": 1.0}, {"added": -4.0}]}, {"terms": [{"added": 3.0}, {"added": math.nan}]}]
+    _add_bars(rows, [2.0, -2.0])
+    assert [[term["bar"] for term in row["terms"]] for row in rows] == [[-0.5, -1.0], [0.5, 0.0]]
+
+
+def test_long_lists_are_shortened_with_their_count():
+    files = [f"part-{n}.json" for n in range(25)]
+    page = render_report(make_selection(), make_record(source={"id": "x", "files": files}), COLUMNS)
+    assert "part-19.json" in page
+    assert "part-20.json" not in page
+    assert "and 5 more" in page
 
 
 def test_chosen_rows_are_the_best_the_worst_and_those_around_the_cut():
@@ -287,9 +301,8 @@ def rows_page(browser, tmp_path):
 
 
 def visible(page, key):
-    texts = page.evaluate(
-        f"[...document.querySelectorAll('#rows tbody tr:not([hidden]) [data-key={key}]')].map((e) => e.dataset.sort)"
-    )
+    cells = f"#rows tbody tr:not([hidden]) [data-key={key}]"
+    texts = page.evaluate("(cells) => [...document.querySelectorAll(cells)].map((e) => e.dataset.sort)", cells)
     return [float(text) if text else None for text in texts]
 
 
@@ -365,7 +378,8 @@ def test_figures_follow_the_colour_scheme_and_text_is_readable(browser, tmp_path
     colours = page.evaluate(
         """() => {
             const style = (e, name) => getComputedStyle(e)[name];
-            const label = [...document.querySelectorAll('#scores .wide text')].find((e) => e.textContent.startsWith('kept'));
+            const texts = [...document.querySelectorAll('#scores .wide text')];
+            const label = texts.find((e) => e.textContent.startsWith('kept'));
             return [style(document.body, 'backgroundColor'), style(document.body, 'color'), style(label, 'fill'),
                     style(document.querySelector('.eyebrow'), 'color')];
         }"""
