@@ -17,6 +17,7 @@ from typing import Any
 
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
+from im_datasets import __version__
 from im_datasets.card import write_card
 from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
@@ -139,7 +140,7 @@ def mine(
         source = _source(data, config, split, revision, streaming, limit)
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
         asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), wish, license, language]
-        request = sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+        request = sha256(json.dumps([__version__, *asked], sort_keys=True).encode()).hexdigest()
         loading = perf_counter() - clock
         if (found := _finished(folder, request)) is not None:
             return found
