@@ -4,9 +4,7 @@ Every fact comes from the run or from the caller. A licence or language that was
 front matter and asked for in the text.
 """
 
-import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,11 @@ from im_datasets.templates import (
     Trusted,
     escape_markdown,
     format_bounds,
+    format_fact,
     markdown_environment,
     one_line,
     read_template,
+    told_facts,
     write_bytes,
     write_text,
 )
@@ -39,8 +39,6 @@ _SIZES = (
     *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
 )
 """The Hub's size categories; each next one has a digit more."""
-
-_LISTED = 12
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +229,7 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
         "terms": [_term(term) for term in shown.terms],
         "target": shown.target,
         "aggregation": shown.aggregation,
-        "provenance": _pairs(shown.provenance),
+        "provenance": told_facts(shown.provenance),
         "caveats": shown.caveats,
     }
 
@@ -247,35 +245,11 @@ def _term(term: Term) -> dict[str, Any]:
 def _indicator(indicator: IndicatorRecord) -> dict[str, Any]:
     told = {"name": indicator.name, "version": indicator.version}
     counts = {"unscored": indicator.unscored, "truncated": indicator.truncated}
-    texts = {"model": _told(indicator.model), "settings": _told(indicator.settings)}
+    texts = {"model": format_fact(indicator.model or {}), "settings": format_fact(indicator.settings)}
     return told | counts | texts
-
-
-def _told(facts: Mapping[str, Any] | None) -> str:
-    return "; ".join(f"{name} {value}" for name, value in _pairs(facts or {})) or "–"
-
-
-def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Facts that are there, as texts."""
-    return [(name, _plain(value)) for name, value in facts.items() if _is_told(value)]
 
 
 def _listing(facts: Mapping[str, Any]) -> Trusted:
     """Facts in one line of Markdown."""
-    told = [f"{escape_markdown(name)} {escape_markdown(value)}" for name, value in _pairs(facts)]
+    told = [f"{escape_markdown(name)} {escape_markdown(value)}" for name, value in told_facts(facts)]
     return Trusted(" · ".join(told) or "nothing")
-
-
-def _is_told(value: Any) -> bool:
-    return value is not None and value not in ([], {}, "")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        more = len(value) - _LISTED
-        return ", ".join(value[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "–"
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -39,6 +39,7 @@ from im_datasets.templates import (
     html_environment,
     one_line,
     read_template,
+    told_facts,
     write_text,
 )
 
@@ -106,6 +107,9 @@ def render_report(
     template = html_environment().from_string(read_template("report.html"))
     return template.render(
         record=record,
+        source_facts=told_facts(record.source),
+        column_facts=told_facts(record.columns),
+        versions={"im-datasets": record.package_version} | record.versions,
         rule=_rule(record.rule),
         terms=terms,
         score=COLUMNS[LOG_LOSS],
@@ -136,7 +140,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
         "cut": selection.cut,
         "reasons": selection.reasons,
-        "asked": {name: value for name, value in selection.settings.items() if value is not None and value != 0},
+        "asked": told_facts(selection.settings),
         "source": one_line(record.source.get("id") or "a dataset without a name"),
         "caveats": record.rule.get("caveats", []),
         "headline": headline(kept, kept + dropped),

@@ -7,6 +7,7 @@ HTML is escaped by Jinja; Markdown by ``escape_markdown``, through which every v
 import math
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _INLINE = re.compile(r"[`*_\[\]|~$]")
 _BLOCK_START = re.compile(r"^(?:[#+=-]|\d{1,9}(?=[.)](?:\s|$)))")
+_NOTHING, _LISTED = "–", 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]{1,80}")
 _AUTOLINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=\S)(?=@)", re.IGNORECASE)
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -206,6 +208,35 @@ def format_bounds(low: float | None, high: float | None) -> str:
     return " and ".join("no limit" if bound is None else format_exactly(bound) for bound in (low, high))
 
 
+def told_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts that say something, as texts.
+
+    Args:
+        facts: Plain data.
+
+    >>> told_facts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
+    [('k', '6'), ('embedder', 'id = a')]
+    """
+    texts = [(name, format_fact(value)) for name, value in facts.items()]
+    return [(name, text) for name, text in texts if text != _NOTHING]
+
+
+def format_fact(value: Any) -> str:
+    """Plain data as one text; a dash where it says nothing.
+
+    >>> format_fact({"low": 0.5, "sets": ["a", "b"]})
+    'low = 0.5; sets = a, b'
+    """
+    if value is None or value in ("", (), [], {}) or (isinstance(value, float) and not math.isfinite(value)):
+        return _NOTHING
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} = {text}" for name, text in told_facts(value)) or _NOTHING
+    if isinstance(value, list | tuple):
+        more = len(value) - _LISTED
+        return ", ".join(map(format_fact, value[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
+    return format_exactly(value) if isinstance(value, float) else str(value)
+
+
 def as_code(text: str) -> Trusted:
     r"""A name as code where it is a plain one, else escaped.
 
@@ -240,7 +271,13 @@ def _picture(char: str) -> str:
     return "\u2421" if char == "\x7f" else "\ufffd"
 
 
-_FORMATS = {"number": format_number, "exactly": format_exactly, "count": format_count, "share": format_share}
+_FORMATS = {
+    "fact": format_fact,
+    "number": format_number,
+    "exactly": format_exactly,
+    "count": format_count,
+    "share": format_share,
+}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
