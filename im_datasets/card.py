@@ -11,7 +11,7 @@ from typing import Any
 
 from im_datasets import figures
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.overview import Scores, headline, scored_rows
+from im_datasets.overview import Scores, asked, headline, scored_rows, shortfall
 from im_datasets.record import IndicatorRecord, ScoringRecord
 from im_datasets.rule import LOG_LOSS, LinearRule, Term
 from im_datasets.selection import Selection
@@ -131,7 +131,8 @@ def render_card(
         figure=figure and _link(figure),
         panels=panels and _link(panels),
         facts=_listing(record.source),
-        asked=_listing(selection.settings),
+        asked=_listing(asked(selection)),
+        shortfall=shortfall(selection),
         columns=_listing(record.columns),
         versions=_listing({"im-datasets": record.package_version} | record.versions),
         comparisons=[scores.compare(name) for name in scores.indicators],

@@ -180,6 +180,21 @@ def headline(kept: int, rows: int) -> str:
     return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
 
 
+def shortfall(selection: Selection) -> str:
+    """A sentence when fewer rows were left than asked for; else an empty text.
+
+    Args:
+        selection: Its settings say how many are missing.
+    """
+    missing = selection.settings.get("shortfall") or 0
+    return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
+
+
+def asked(selection: Selection) -> dict[str, Any]:
+    """What was asked of a selection, without what came of it."""
+    return {name: value for name, value in selection.settings.items() if name != "shortfall"}
+
+
 def scored_rows(values: FloatArray) -> int:
     """How many values are numbers."""
     return int(np.isfinite(values).sum())

@@ -24,10 +24,12 @@ from im_datasets.overview import (
     Comparison,
     FloatArray,
     Scores,
+    asked,
     contributions,
     headline,
     mean_contributions,
     scored_rows,
+    shortfall,
 )
 from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
@@ -140,11 +142,11 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
         "cut": selection.cut,
         "reasons": selection.reasons,
-        "asked": told_facts(selection.settings),
+        "asked": told_facts(asked(selection)),
         "source": one_line(record.source.get("id") or "a dataset without a name"),
         "caveats": record.rule.get("caveats", []),
         "headline": headline(kept, kept + dropped),
-        "why": _why(selection, record, scores),
+        "why": " ".join(filter(None, (_why(selection, record, scores), shortfall(selection)))),
     }
 
 

@@ -215,9 +215,9 @@ def told_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts: Plain data.
 
     >>> told_facts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
-    [('k', '6'), ('embedder', 'id = a')]
+    [('k', '6'), ('embedder', '(id = a)')]
     """
-    texts = [(name, format_fact(value)) for name, value in facts.items()]
+    texts = [(name, _nested(value)) for name, value in facts.items()]
     return [(name, text) for name, text in texts if text != _NOTHING]
 
 
@@ -261,6 +261,11 @@ def format_share(part: float, whole: float) -> Trusted:
         return Trusted("–")
     percent = 100 * part / whole
     return Trusted("< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %")
+
+
+def _nested(value: Any) -> str:
+    text = format_fact(value)
+    return f"({text})" if isinstance(value, Mapping) and text != _NOTHING else text
 
 
 def _picture(char: str) -> str:

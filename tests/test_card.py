@@ -144,6 +144,12 @@ def test_render_card_repeats_the_command_as_a_shell_reads_it():
     assert "started from Python" in render_card(make_selection(), make_record(command=None))
 
 
+def test_a_shortfall_is_told():
+    selection = make_selection()
+    selection.settings["shortfall"] = 5
+    assert "5 rows fewer than asked for" in render_card(selection, make_record())
+
+
 @pytest.mark.parametrize(("rows", "keep", "unscorable"), [(5, 0, 0), (1, 1, 0), (3, 0, 3)])
 def test_render_card_stands_tiny_selections(rows, keep, unscorable):
     selection = make_selection(rows, keep, unscorable=unscorable, duplicates=0)

@@ -12,11 +12,13 @@ from sklearn.metrics import roc_auc_score
 
 from im_datasets.overview import (
     Scores,
+    asked,
     average_ranks,
     contributions,
     headline,
     mean_contributions,
     rank_correlations,
+    shortfall,
     superiority,
 )
 
@@ -90,6 +92,14 @@ def test_scores_hold_both_sides_in_order():
     assert comparison.kept.mean == pytest.approx(np.mean(selection.kept["im_quality"][:]))
     assert comparison.dropped.median == pytest.approx(np.nanmedian(selection.dropped["im_quality"][:]))
     assert (comparison.kept.count, comparison.dropped.count) == (8, 14)
+
+
+def test_shortfall_is_told_only_when_rows_are_missing():
+    selection = make_selection()
+    assert shortfall(selection) == ""
+    selection.settings["shortfall"] = 1200
+    assert shortfall(selection) == "1,200 rows fewer than asked for: the checks left no more."
+    assert "shortfall" not in asked(selection)
 
 
 def test_headline_tells_an_empty_selection():

@@ -2,9 +2,9 @@
 
 import math
 import re
+import shutil
 import time
 from html import unescape
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from im_datasets.record import IndicatorRecord
 from im_datasets.report import LONGEST, SHORT, Text, _add_bars, _chosen, render_report, write_report
 
 COLUMNS = Columns(instruction="instruction", response="output")
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -105,6 +105,12 @@ def test_render_report_writes_a_dash_for_a_row_without_a_score(html):
         assert "empty response" in row
 
 
+def test_a_shortfall_is_told():
+    selection = make_selection()
+    selection.settings["shortfall"] = 5
+    assert "5 rows fewer than asked for" in render_report(selection, make_record(), COLUMNS)
+
+
 def test_bars_compare_a_term_with_the_average_row():
     rows = [{"terms": [{"added": 1.0}, {"added": -4.0}]}, {"terms": [{"added": 3.0}, {"added": math.nan}]}]
     _add_bars(rows, [2.0, -2.0])
@@ -189,8 +195,8 @@ def test_write_report_of_many_rows_takes_seconds(tmp_path):
 
 @pytest.fixture(scope="session")
 def browser():
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
