@@ -50,7 +50,7 @@ def mine(
     top_k: Annotated[int | None, typer.Option(help="Keep this many rows.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Keep this share of the scorable rows.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Keep rows with a predicted log loss of at most this.")
+        float | None, typer.Option(help="Keep rows with a score (im_log_loss) of at most this.")
     ] = None,
     per_group: Annotated[
         str | None, typer.Option(metavar="COLUMN=QUOTA", help="Keep at most QUOTA rows per value of COLUMN.")

@@ -47,7 +47,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the summary for a person on standard output."""
     console = Console(file=sys.stdout, highlight=False)
     kept, rows = summary["kept"], summary["rows"]
-    cut = "" if summary["cut"] is None else f", predicted log loss up to {summary['cut']:.4f}"
+    cut = "" if summary["cut"] is None else f", score up to {summary['cut']:.4f}"
     console.print(Text(f"\nKept {kept:,} of {rows:,} rows by the rule {summary['rule']['name']!r}{cut}."))
     for note in summary["columns"].get("notes", ()):
         console.print(Text(f"  note: {note}"))
@@ -93,7 +93,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", expand=True, show_lines=False)
     columns: tuple[tuple[str, dict[str, Any]], ...] = (
         ("row", {"justify": "right"}),
-        ("log loss", {"justify": "right"}),
+        ("score", {"justify": "right"}),
         ("instruction", {"ratio": 2, "no_wrap": True}),
         ("response", {"ratio": 3, "no_wrap": True}),
     )
