@@ -2,22 +2,26 @@
 
 Knows nothing of models: the caller hands over token ids and a function that runs one batch.
 
-Every sequence is padded to the next multiple of ``ROW_MULTIPLE`` above its *own* length and only meets sequences
-of that same padded length, and the number of sequences in a batch is a multiple of ``ROW_MULTIPLE`` too (filled
-up with copies). So a matrix product always sees a multiple of 16 rows, on which CPU kernels give each row the
-same bits wherever it stands: a text's value does not depend on the company it is in, and next to nothing is
-spent on padding.
+Every sequence is padded to the next multiple of ``LENGTH_MULTIPLE`` above its *own* length and only meets
+sequences of that same padded length, and a batch is filled up with copies until its tokens are a multiple of
+``KERNEL_ROWS``. On such a number of rows the CPU's matrix products give each row the same bits wherever it stands:
+a text's value does not depend on the company it is in, and little is spent on padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-ROW_MULTIPLE = 4
+LENGTH_MULTIPLE = 4
+"""Sequences are padded to a multiple of this: 1.5 tokens on average."""
+
+KERNEL_ROWS = 16
+"""The tokens of a batch are a multiple of this."""
 
 Listener = Callable[[int, int], object]
 """Told how much of the work at hand is done, and how much there is."""
@@ -73,16 +77,17 @@ def token_batches(sequences: Sequence[Sequence[int]], *, pad_id: int, token_budg
     Args:
         sequences: Token ids, one list per sequence, none empty.
         pad_id: The id that fills up.
-        token_budget: Tokens per batch, padding included; where ``ROW_MULTIPLE`` sequences are already more
-            than that, they still are one batch.
+        token_budget: Tokens per batch, padding included; where the fewest sequences that make a multiple of
+            ``KERNEL_ROWS`` are already more than that, they still are one batch.
 
     Yields:
         Batches that together hold every sequence once.
     """
-    padded = np.array([_round_up(len(s)) for s in sequences], dtype=np.int64)
+    padded = np.array([_round_up(len(s), LENGTH_MULTIPLE) for s in sequences], dtype=np.int64)
     for length in np.unique(padded)[::-1].tolist():
         rows = np.flatnonzero(padded == length)
-        size = max(ROW_MULTIPLE, token_budget // length // ROW_MULTIPLE * ROW_MULTIPLE)
+        fewest = _fewest(length)
+        size = max(fewest, token_budget // length // fewest * fewest)
         for start in range(0, len(rows), size):
             yield _batch(sequences, rows[start : start + size], length, pad_id)
 
@@ -111,7 +116,7 @@ def run_in_batches(
         Shape (len(sequences), width), float32.
 
     Raises:
-        MemoryError: A batch of ``ROW_MULTIPLE`` sequences does not fit either.
+        MemoryError: The smallest possible batch does not fit either.
     """
     distinct: dict[tuple[int, ...], int] = {}
     places = [distinct.setdefault(tuple(s), len(distinct)) for s in sequences]
@@ -127,12 +132,13 @@ def run_in_batches(
 
 def _run_or_halve(batch: TokenBatch, forward: Callable[[TokenBatch], NDArray[np.float32]]) -> NDArray[np.float32]:
     """Run a batch, in two halves if it does not fit: shape (batch, width)."""
+    count, length = batch.input_ids.shape
     try:
         return forward(batch)
     except MemoryError:
-        if len(batch.input_ids) <= ROW_MULTIPLE:
+        if count <= _fewest(length):
             raise
-    cut = _round_up(len(batch.input_ids) // 2)
+    cut = _round_up(count // 2, _fewest(length))
     halves = [
         TokenBatch(batch.rows[part], batch.input_ids[part], batch.attention_mask[part])
         for part in (slice(None, cut), slice(cut, None))
@@ -140,12 +146,18 @@ def _run_or_halve(batch: TokenBatch, forward: Callable[[TokenBatch], NDArray[np.
     return np.concatenate([_run_or_halve(half, forward) for half in halves])
 
 
-def _round_up(length: int) -> int:
-    return -(-length // ROW_MULTIPLE) * ROW_MULTIPLE
+def _fewest(length: int) -> int:
+    """The fewest sequences of a padded length whose tokens are a multiple of ``KERNEL_ROWS``."""
+    return KERNEL_ROWS // gcd(KERNEL_ROWS, length)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _batch(sequences: Sequence[Sequence[int]], rows: NDArray[np.int64], length: int, pad_id: int) -> TokenBatch:
-    members = [*rows.tolist(), *[int(rows[0])] * (_round_up(len(rows)) - len(rows))]
+    copies = _round_up(len(rows), _fewest(length)) - len(rows)
+    members = [*rows.tolist(), *[int(rows[0])] * copies]
     input_ids = np.full((len(members), length), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(members), length), dtype=np.int64)
     for place, row in enumerate(members):
