@@ -1,0 +1,383 @@
+"""Train the head of ``Quality`` from openly licensed rows, and write its weights and its training record.
+
+    python examples/quality/train.py --data DIR --preferences DIR
+
+The folders hold the files that README.md names; preferences are only evaluated on, and may be left out.
+Everything is seeded, sorted and run on one thread: the same versions on the same kind of machine give the same
+bytes.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from degrade import spoil
+from evaluate import Figures, auc, compare, correlation
+from numpy.typing import NDArray
+from preferences import PREFERENCE_SETS, Preference, load_preferences
+from rows import SOURCES, Row, load_rows, near_copies, split
+from safetensors.numpy import load, save
+
+from im_datasets.embedding import Embedder
+from im_datasets.indicators.quality import RECORD, WEIGHTS, Head, pair_features, unpack
+from im_datasets.models import EMBEDDED_SHA256
+from im_datasets.surface import Surface
+
+SEED = 0
+HELD_OUT = 0.25
+NEAR_COPY = 0.9
+SAME_ANSWER = 0.9
+UNITS = 16
+EPOCHS = 8
+BATCH = 256
+RATE = 4e-3
+DECAY = 1e-3
+DROPOUT = 0.4
+VECTOR_SCALES = {"response": 0.03, "product": 0.3, "difference": 0.3}
+"""How much the standardised places of the vectors count at the start, where cosine and surface count 1."""
+ORDER = 2.0
+"""Weight of the order of own and spoiled answer against the sign of either logit."""
+KIND_WEIGHTS = {
+    "cut": 3.0,
+    "echo": 3.0,
+    "evasion": 1.5,
+    "nearest neighbour's": 1.5,
+    "shortened": 4.0,
+    "vague": 2.0,
+}
+ORDER_ONLY = ("shortened",)
+"""Ways that leave an answer which may do: worse than the row's own, but not bad."""
+UNUSED: tuple[str, ...] = ()
+
+
+class Example(NamedTuple):
+    """A response to a row's instruction: its own, or one spoiled in the way that ``kind`` names."""
+
+    row: int
+    kind: str
+    response: str
+
+
+class Table(NamedTuple):
+    """All examples with their features.
+
+    Attributes:
+        examples: n of them, a row's own response first among those of the row.
+        features: Shape (n, features), float32.
+        own: Shape (n,): where the own response of the example's row stands.
+        held: Shape (n,), bool: the row is held out.
+    """
+
+    examples: list[Example]
+    features: NDArray[np.float32]
+    own: NDArray[np.int64]
+    held: NDArray[np.bool_]
+
+    def of(self, kind: str, *, held: bool) -> NDArray[np.int64]:
+        """Which examples are of that kind, on that side of the split."""
+        return np.array(
+            [i for i, e in enumerate(self.examples) if e.kind == kind and self.held[i] == held], dtype=np.int64
+        )
+
+
+def main() -> None:
+    """Train, evaluate, and write weights and record."""
+    parser = argparse.ArgumentParser(description="Train the head of Quality.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the files that README.md names")
+    parser.add_argument("--preferences", type=Path, help="folder with the preference sets; None leaves them out")
+    parser.add_argument("--out", type=Path, default=WEIGHTS.parent, help="where weights and record go")
+    parser.add_argument("--rows", type=int, help="take only so many rows: a toy run")
+    options = parser.parse_args()
+    digest = run(options.data, options.out, preferences=options.preferences, limit=options.rows)
+    print(f"{options.out / WEIGHTS.name}: sha256 {digest}")
+
+
+def run(data: Path, out: Path, *, preferences: Path | None = None, limit: int | None = None) -> str:
+    """The whole training.
+
+    Args:
+        data: Folder with the rows.
+        out: Folder that gets ``quality.safetensors`` and ``quality.json``.
+        preferences: Folder with the preference sets; None leaves them out of the record.
+        limit: Rows to take; None takes all.
+
+    Returns:
+        The SHA-256 of the weights.
+    """
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    rows = load_rows(data)[:limit]
+    table = tabulate(rows)
+    weights = save(fit(table))
+    digest = sha256(weights).hexdigest()
+    head = unpack(load(weights))
+    record = describe(data, rows, table) | {"weights_sha256": digest} | evaluate(head, rows, table)
+    if preferences is not None:
+        record |= evaluate_preferences(head, preferences)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / WEIGHTS.name).write_bytes(weights)
+    text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True)
+    (out / RECORD.name).write_text(text + "\n", encoding="utf-8")
+    return digest
+
+
+def tabulate(rows: Sequence[Row]) -> Table:
+    """Spoil every row, embed all texts once, and compute the features of every pair."""
+    asked = Embedder(device="cpu").embed([row.instruction for row in rows])
+    answered = Embedder(device="cpu").embed([row.response for row in rows])
+    groups = near_copies(asked, NEAR_COPY)
+    held = split(rows, groups, HELD_OUT)
+    examples: list[Example] = []
+    own: list[int] = []
+    for number, row in enumerate(rows):
+        others = [other for other, side in zip(rows, held, strict=True) if side == held[number]]
+        nearest = [rows[i] for i in _nearest(number, asked, answered, np.array(groups), held)]
+        spoiled = spoil(row, others, nearest, held=bool(held[number]), seed=SEED)
+        fresh = [Example(number, "own", row.response), *(Example(number, *one) for one in spoiled)]
+        own += [len(examples)] * len(fresh)
+        examples += fresh
+    pairs = [(rows[example.row].instruction, example.response) for example in examples]
+    sides = np.array([held[example.row] for example in examples])
+    return Table(examples, featurise(pairs), np.array(own), sides)
+
+
+def featurise(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    """The features of instruction-response pairs, shape (n, features)."""
+    embedder = Embedder(device="cpu")
+    asked, answered = embedder.embed([a for a, _ in pairs]), embedder.embed([b for _, b in pairs])
+    rows = (pair_features(*pair, u, v) for pair, u, v in zip(pairs, asked, answered, strict=True))
+    return np.array([row.astype(np.float32) for row in rows])
+
+
+def fit(table: Table) -> dict[str, NDArray[Any]]:
+    """Fit the head to the training rows, and pack it as it is stored.
+
+    The loss asks both for the sign of a single answer's logit and for the order of own and spoiled answer.
+    """
+    train = np.flatnonzero(~table.held)
+    mean, spread = table.features[train].mean(0, dtype=np.float64), table.features[train].std(0, dtype=np.float64)
+    scale = _input_scale(len(mean)) / np.maximum(spread, _least_spread(spread))
+    inputs = torch.from_numpy(((table.features - mean) * scale).astype(np.float32))
+    spoiled = torch.from_numpy(np.array([i for i in train if table.own[i] != i]))
+    own = torch.from_numpy(table.own)
+    weight = torch.tensor([KIND_WEIGHTS.get(example.kind, 1.0) for example in table.examples])
+    alone = torch.tensor([float(example.kind not in ORDER_ONLY) for example in table.examples])
+    head = _optimise(inputs, spoiled, own, weight, alone)
+    return pack(*(p.detach().double().numpy() for p in head.parameters()), mean=mean, scale=scale)
+
+
+def pack(
+    hidden: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    output: NDArray[np.float64],
+    output_bias: NDArray[np.float64],
+    *,
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:
+    """The head on raw features instead of standardised ones, rounded: the reverse of ``quality.unpack``."""
+    raw = hidden * scale
+    rest = 1 + len(Surface._fields)
+    vectors = raw[:, :-rest].reshape(len(raw), 3, -1)
+    steps = (np.abs(vectors).max(axis=2) / 127).astype(np.float32)
+    tensors = {
+        "vectors": np.round(vectors / steps[..., None]).astype(np.int8),
+        "steps": steps,
+        "rest": raw[:, -rest:].astype(np.float16),
+        "hidden_bias": np.zeros(len(raw), dtype=np.float32),
+        "output": output[0].astype(np.float32),
+        "output_bias": output_bias.astype(np.float32),
+    }
+    # The bias makes up for the mean under the weights as rounded, so that rounding cannot shift a unit.
+    tensors["hidden_bias"] = (bias - (unpack(tensors).hidden * mean).sum(axis=1)).astype(np.float32)
+    return tensors
+
+
+def evaluate(head: Head, rows: Sequence[Row], table: Table) -> dict[str, Any]:
+    """The figures on held-out rows, of the head as stored."""
+    scores = np.array([head.logit(row) for row in table.features.astype(np.float64)])
+    own = table.of("own", held=True)
+    lengths = [len(table.examples[i].response) for i in own]
+    kinds = sorted({example.kind for example in table.examples} - {"own"})
+    sources = sorted({row.source for row in rows})
+    return {
+        "held_out": {kind: _on_kind(table, scores, kind) for kind in kinds},
+        "held_out_by_source": {
+            source: {kind: _on_kind(table, scores, kind, rows, source)["accuracy"] for kind in kinds}
+            for source in sources
+        },
+        "held_out_length_correlation": correlation(scores[own].tolist(), lengths),
+        "held_out_rows": sorted(rows[table.examples[i].row].key[:12] for i in own),
+    }
+
+
+def evaluate_preferences(head: Head, folder: Path) -> dict[str, Any]:
+    """The figures on preferences, with whose they are."""
+    figures = {name: _on_preferences(head, pairs) for name, pairs in load_preferences(folder).items()}
+    sets = {one.name: one for one in PREFERENCE_SETS}
+    return {
+        "preferences": {name: {"judge": sets[name].judge} | figures[name] for name in figures},
+        "preference_files": {
+            path: _digest(folder / path)
+            for path in sorted({path for name in figures for path in sets[name].paths})
+        },
+    }
+
+
+def describe(data: Path, rows: Sequence[Row], table: Table) -> dict[str, Any]:
+    """What went in, under which settings and versions."""
+    taken = Counter(row.source for row in rows)
+    held = Counter(rows[e.row].source for i, e in enumerate(table.examples) if e.kind == "own" and table.held[i])
+    return {
+        "schema": 1,
+        "method": "two-layer head over frozen sentence vectors and surface features; not from the paper",
+        "embedder": {"id": "sentence-transformers/all-MiniLM-L6-v2", "sha256": EMBEDDED_SHA256},
+        "sources": {
+            one.name: {
+                "licence": one.licence,
+                "origin": one.origin,
+                "file": one.path,
+                "sha256": _digest(data / one.path),
+                "rows": taken[one.name],
+                "held_out_rows": held[one.name],
+            }
+            for one in SOURCES
+        },
+        "examples": {
+            side: dict(
+                sorted(
+                    Counter(e.kind for e, h in zip(table.examples, table.held, strict=True) if h == flag).items()
+                )
+            )
+            for side, flag in (("train", False), ("held_out", True))
+        },
+        "settings": {
+            "seed": SEED,
+            "held_out": HELD_OUT,
+            "near_copy_cosine": NEAR_COPY,
+            "units": UNITS,
+            "epochs": EPOCHS,
+            "batch": BATCH,
+            "rate": RATE,
+            "decay": DECAY,
+            "dropout": DROPOUT,
+            "vector_scales": VECTOR_SCALES,
+            "order_weight": ORDER,
+            "kind_weights": KIND_WEIGHTS,
+            "order_only": list(ORDER_ONLY),
+            "features": ["response * 384", "product * 384", "difference * 384", "cosine", *Surface._fields],
+            "unused": list(UNUSED),
+        },
+        "versions": {
+            name: version(name) for name in ("torch", "numpy", "transformers", "tokenizers", "safetensors")
+        },
+        "limits": LIMITS,
+    }
+
+
+LIMITS = [
+    "Trained on English, and a little Chinese, in which MiniLM sees little meaning. Other languages are untested.",
+    "Says whether an answer is whole and matches, not whether it is true: a wrong fact or sum passes.",
+    "Reads the meaning of the first 256 tokens of instruction and response; a long conversation's last question "
+    "may lie beyond.",
+    "A response of fewer than six words cannot be cut or scrambled here, so neither is measured on such.",
+    "Preferences were never trained on, but were looked at while the design was chosen.",
+    "The same bytes are promised for the same versions on the same kind of processor.",
+]
+
+
+def _nearest(
+    row: int,
+    asked: NDArray[np.float32],
+    answered: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    held: NDArray[np.bool_],
+) -> list[int]:
+    """The two rows on the same side with the nearest instructions that are no near-copies and have other answers."""
+    allowed = (held == held[row]) & (groups != groups[row]) & (answered @ answered[row] < SAME_ANSWER)
+    closeness = np.where(allowed, asked @ asked[row], -2)
+    return [i for i in np.argsort(-closeness, kind="stable")[:2].tolist() if allowed[i]]
+
+
+def _least_spread(spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What counts as a spread at all: a sentence vector has places that hardly move, whose noise must stay small."""
+    least = np.full(len(spread), 1e-6)
+    blocks = spread[: -len(Surface._fields) - 1].reshape(3, -1)
+    least[: blocks.size] = np.repeat(np.median(blocks, axis=1) / 4, blocks.shape[1])
+    return least
+
+
+def _input_scale(features: int) -> NDArray[np.float64]:
+    """How much each standardised feature counts at the start, shape (features,)."""
+    scale = np.ones(features)
+    vectors = features - len(Surface._fields) - 1
+    scale[:vectors] = np.repeat(list(VECTOR_SCALES.values()), vectors // 3)
+    scale[[Surface._fields.index(name) - len(Surface._fields) for name in UNUSED]] = 0
+    return scale
+
+
+def _optimise(
+    inputs: torch.Tensor, spoiled: torch.Tensor, own: torch.Tensor, weight: torch.Tensor, alone: torch.Tensor
+) -> torch.nn.Sequential:
+    torch.manual_seed(SEED)
+    head = torch.nn.Sequential(
+        torch.nn.Dropout(DROPOUT),
+        torch.nn.Linear(inputs.shape[1], UNITS),
+        torch.nn.Tanh(),
+        torch.nn.Linear(UNITS, 1),
+    )
+    with torch.no_grad():
+        head[1].weight.mul_(0.5)  # type: ignore[operator]
+    steps = EPOCHS * -(-len(spoiled) // BATCH)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY, foreach=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
+    softplus = torch.nn.functional.softplus
+    for _ in range(EPOCHS):
+        for batch in spoiled[torch.randperm(len(spoiled))].split(BATCH):
+            bad, good = head(inputs[torch.cat([batch, own[batch]])])[:, 0].split(len(batch))
+            losses = alone[batch] * (softplus(bad) + softplus(-good)) + ORDER * softplus(bad - good)
+            loss = (weight[batch] * losses).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return head
+
+
+def _on_kind(
+    table: Table, scores: NDArray[np.float64], kind: str, rows: Sequence[Row] = (), source: str = ""
+) -> Figures:
+    bad = table.of(kind, held=True)
+    bad = np.array([i for i in bad if not source or rows[table.examples[i].row].source == source], dtype=np.int64)
+    good = table.own[bad]
+    longer = np.array(
+        [len(table.examples[g].response) - len(table.examples[b].response) for g, b in zip(good, bad, strict=True)]
+    )
+    figures = compare(scores[good], scores[bad], longer)
+    if len(bad):
+        lengths = np.array([len(example.response) for example in table.examples], dtype=np.float64)
+        figures |= {"auc": auc(scores[good], scores[bad]), "length_auc": auc(lengths[good], lengths[bad])}
+    return figures
+
+
+def _on_preferences(head: Head, pairs: Sequence[Preference]) -> Figures:
+    better, worse = (
+        np.array([head.logit(row) for row in featurise(side).astype(np.float64)])
+        for side in ([(p.instruction, p.better) for p in pairs], [(p.instruction, p.worse) for p in pairs])
+    )
+    return compare(better, worse, np.array([len(p.better) - len(p.worse) for p in pairs]))
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

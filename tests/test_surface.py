@@ -1,0 +1,94 @@
+"""Hand-worked features of pairs."""
+
+from math import isfinite, log1p
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from im_datasets.surface import Surface, split_words, surface
+
+
+def test_split_words_counts_a_chinese_character_as_a_word():
+    assert split_words("It's 3 apples, 苹果 or so_on!") == ["it's", "3", "apples", "苹", "果", "or", "so", "on"]
+
+
+def test_surface_of_a_small_pair_worked_by_hand():
+    # asked: name, a, fruit → without function words {name, fruit}; answered: a, ripe, fruit → {ripe, fruit}.
+    features = surface("Name a fruit.", "A ripe fruit.")
+    assert features.length == log1p(3)
+    assert features.question_length == log1p(3)
+    assert features.final_stop == 1
+    assert features.function_share == 1 / 3
+    assert features.function_pairs == 0
+    assert features.in_instruction == 1 / 2
+    assert features.of_instruction == 1 / 2
+    assert features.same == 1 / 3
+    assert features.copied == features.covered == 0
+    assert features.word_length == (1 + 4 + 5) / 3
+    assert features.other_script == features.repeated_words == features.unclosed == 0
+
+
+def test_surface_of_an_echo_is_full_overlap():
+    features = surface("Name a ripe fruit.", "Name a ripe fruit.")
+    assert (features.same, features.copied, features.covered) == (1, 1, 1)
+
+
+def test_surface_of_a_quoted_passage_covers_little_of_the_instruction():
+    passage = "Ada lived in Paris for ten years before she moved to the coast of Brittany with her sister."
+    features = surface(f"Where did Ada live first?\n\n{passage}", "Ada lived in Paris for ten years")
+    assert features.copied == 1
+    assert features.covered == 4 / 20
+
+
+@pytest.mark.parametrize(
+    ("response", "name"),
+    [
+        ("It ends here.", "final_stop"),
+        ('He said "no."', "final_stop"),
+        ("结束了。", "final_stop"),
+        ("print(1)", "final_closer"),
+        ("apples, pears,", "final_opener"),
+        ("It grows in the", "dangling"),
+    ],
+)
+def test_surface_sees_how_a_response_ends(response, name):
+    features = surface("?", response)
+    endings = ("final_stop", "final_closer", "final_opener", "dangling")
+    assert {n: getattr(features, n) for n in endings} == {n: float(n == name) for n in endings}
+
+
+@pytest.mark.parametrize("response", ["7", "Paris", "- one\n- two\n- three", '{"a": 1}', "positive"])
+def test_surface_misses_no_stop_where_a_response_has_none(response):
+    assert surface("?", response).stop_missing == 0
+
+
+def test_surface_misses_the_stop_of_a_cut_text():
+    # One stop inside, no line break: 1 of 2 sentences.
+    assert surface("?", "It rained. Then it").stop_missing == 1 / 2
+
+
+def test_surface_counts_what_was_left_open():
+    assert surface("?", "See (the [note").unclosed == log1p(2)
+    assert surface("?", "```\ncode").unclosed == log1p(1)
+
+
+def test_surface_counts_repetition():
+    features = surface("?", "go on now. go on now. go on now.")
+    assert features.repeated_words == 1 - 3 / 9
+    assert features.repeated_4grams == 1 - 3 / 6
+    assert features.repeated_sentences == 1 - 1 / 3
+
+
+def test_surface_sees_another_script_unless_it_was_asked_for():
+    assert surface("Name a fruit.", "苹果 apple").other_script == 2 / 7
+    assert surface("Translate to Chinese: apple", "苹果").other_script == 0
+    assert surface("2 + 2?", "四").other_script == 0
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_surface_is_finite_and_shares_lie_between_0_and_1(instruction, response):
+    features = surface(instruction, response)
+    assert all(isfinite(value) for value in features)
+    unbounded = {"length", "question_length", "unclosed", "word_length", "lines"}
+    assert all(0 <= getattr(features, name) <= 1 for name in Surface._fields if name not in unbounded)
