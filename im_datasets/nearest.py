@@ -6,7 +6,7 @@ order of the rows does not matter, and an exact result is exact. Knows nothing o
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,11 @@ MARGIN = 4
 PAIRS = 4096
 """Pairs whose differences are in memory at once: 12 MB at 384 dimensions."""
 
-LISTS = 2.0
-"""Lists of the approximate search, per square root of the rows."""
+LINKS = 32
+"""Links per row of the approximate search's graph; 256 bytes of memory."""
 
-PROBES = 48
-"""Lists that a row is compared with in the approximate search."""
-
-JOINED = 65_536
-"""Rows joined at a time in the approximate search: some 100 MB."""
+WIDTH = 128
+"""Rows the approximate search keeps in view while it walks the graph (HNSW's efSearch)."""
 
 TOO_LONG = 4e18
 """A vector of that length is left out: its squared distances would overflow float32."""
@@ -47,7 +44,7 @@ def knn_distances(vectors: Vectors, k: int, metric: Metric = "euclidean", exact_
 
     Rows are told apart by their index: with m identical copies of a row, each has m − 1 others at distance 0.
     Memory beside the vectors: n × 8 bytes for the result and some 100 MB of blocks; ``"cosine"`` and the
-    approximate search hold one more copy of the vectors.
+    approximate search hold one more copy of the vectors each.
 
     Args:
         vectors: Shape (n, width), float32. A row that is not finite (or, for cosine, all zero) is nobody's
@@ -55,7 +52,7 @@ def knn_distances(vectors: Vectors, k: int, metric: Metric = "euclidean", exact_
         k: Which neighbour, from 1.
         metric: ``"euclidean"``, or ``"cosine"`` for 1 − cosine, 0 to 2.
         exact_limit: Above that many rows the neighbours are searched approximately: a distance then is that to
-            the k-th nearest row *found*, never below the true one.
+            the k-th nearest row *found*, never below the true one (recall: tests/benchmarks/bench_knn.py).
 
     Returns:
         Shape (n,), float64; NaN for rows that are not finite. The order of the rows does not matter.
@@ -237,7 +234,7 @@ class _Found:
         middle = np.partition(near, k - 1, axis=1)[:, k - 1]
         error = self._error()
         low, high = (middle - 2 * error)[:, None], (middle + 2 * error)[:, None]
-        queries, places = np.nonzero((near >= low) & (near <= high) & (near < np.inf))
+        queries, places = np.nonzero((near >= low) & (near <= high))
         exact = np.where(near < low, -np.inf, np.inf)
         exact[queries, places] = _pair_squares(self.queries, queries, self.rows, self.ids[queries, places])
         return np.partition(exact, k - 1, axis=1)[:, k - 1], high[:, 0]
@@ -257,80 +254,66 @@ class _Found:
 def _approximate(space: Space, k: int) -> Floats:
     """Squared distance from each row to its k-th nearest other row found: shape (len(space),).
 
-    An inverted file joined with itself: rows are put into lists around centres, and a row is compared with the
-    lists of its ``PROBES`` nearest centres, all rows that ask for a list in one matrix product.
+    A graph of near rows (HNSW; Malkov and Yashunin 2016) over the distinct rows, walked from every row.
     """
-    # Rows in the order of their bytes, so that the order they came in makes no difference.
-    order = np.argsort(space.rounded.view(f"V{space.rounded[0].nbytes}").ravel(), kind="stable")
-    space = space[order]
-    centres = _centres(space.rounded)
-    lists = _lists(space.rounded, centres)
-    squares = np.empty(len(space))
-    for start in range(0, len(space), JOINED):
-        rows = np.arange(start, min(start + JOINED, len(space)))
-        squares[order[rows]] = _approximate_block(space, rows, centres, lists, k)
-        report(int(rows[-1]) + 1, len(space))
-    return squares
+    first, group, copies = _distinct(space.rounded)
+    graph = _graph(space.rounded, first)
+    squares = np.empty(len(first))
+    for start in range(0, len(first), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(first)))
+        squares[rows] = _walk(graph, space, first, copies, rows, k)
+        report(int(rows[-1]) + 1, len(first))
+    few = first[np.isinf(squares)]
+    squares[np.isinf(squares)] = _exact(space[few], space, k, own=few)
+    return squares[group]
 
 
-def _approximate_block(space: Space, rows: Ints, centres: Vectors, lists: list[Ints], k: int) -> Floats:
-    near, ids = _join(space.rounded, rows, centres, lists, k + 1 + MARGIN)
-    squares = np.empty(len(rows))
-    for start in range(0, len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
-        squares[part] = _Found(space[rows[part]], space, near[part], ids[part], rows[part]).kth(k)[0]
-    few = rows[~np.isfinite(squares)]
-    squares[few - rows[0]] = _exact(space[few], space, k, own=few)
-    return squares
+def _distinct(points: Vectors) -> tuple[Ints, Ints, Ints]:
+    """Distinct rows in the order of their bytes, so that the order they came in makes no difference.
+
+    Returns:
+        One row of each kind, shape (m,); each row's kind, shape (n,); rows of each kind, shape (m,).
+    """
+    bytes_ = points.view(f"V{points[0].nbytes}").ravel()
+    order = np.argsort(bytes_, kind="stable")
+    new = np.ones(len(order), dtype=np.bool_)
+    for start in range(1, len(order), BLOCK):
+        part = order[start - 1 : start + BLOCK]
+        new[start : start + BLOCK] = bytes_[part[1:]] != bytes_[part[:-1]]
+    group = np.empty(len(order), dtype=np.int64)
+    group[order] = np.cumsum(new) - 1
+    return order[new], group, np.bincount(group)
 
 
-def _centres(points: Vectors) -> Vectors:
-    """Centres that the rows lie around, shape (lists, width)."""
+def _graph(points: Vectors, rows: Ints) -> Any:
+    """The graph over some rows, built by one thread: several would build another one each time."""
     import faiss
 
-    count = max(1, round(LISTS * len(points) ** 0.5))
-    means = faiss.Kmeans(
-        points.shape[1], count, niter=8, seed=1, min_points_per_centroid=1, max_points_per_centroid=64
-    )
-    _settle_threads()
-    means.train(points)
-    centres: Vectors = means.centroids
-    return centres
+    graph = faiss.IndexHNSWFlat(points.shape[1], LINKS)
+    graph.hnsw.efSearch = WIDTH
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    for start in range(0, len(rows), BLOCK):
+        graph.add(points[rows[start : start + BLOCK]])
+    faiss.omp_set_num_threads(1 if is_forked() else threads)
+    return graph
 
 
-def _lists(points: Vectors, centres: Vectors) -> list[Ints]:
-    """The rows nearest to each centre."""
-    nearest = np.empty(len(points), dtype=np.int64)
-    for start in range(0, len(points), JOINED):
-        nearest[start : start + JOINED] = _search(points[start : start + JOINED], centres, 1)[1][:, 0]
-    return _grouped(nearest, len(centres))
-
-
-def _join(points: Vectors, rows: Ints, centres: Vectors, lists: list[Ints], count: int) -> tuple[Vectors, Ints]:
-    """The ``count`` nearest of the rows that each row is compared with: squares and ids, −1 where too few."""
-    near = np.full((len(rows), count), np.inf, dtype=np.float32)
-    ids = np.full((len(rows), count), -1)
-    probes = min(PROBES, len(centres))
-    asked = _search(points[rows], centres, probes)[1]
-    for members, places in zip(lists, _grouped(asked.ravel(), len(centres)), strict=True):
-        if len(members) and len(places):
-            asking = places // probes
-            found, at = _search(points[rows[asking]], points[members], min(count, len(members)))
-            near[asking], ids[asking] = _nearer(near[asking], ids[asking], found, members[at])
-    return near, ids
-
-
-def _nearer(near: Vectors, ids: Ints, other_near: Vectors, other_ids: Ints) -> tuple[Vectors, Ints]:
-    """Of two sets of neighbours per row the nearest, as many as in the first."""
-    both, both_ids = np.concatenate([near, other_near], axis=1), np.concatenate([ids, other_ids], axis=1)
-    best = np.argpartition(both, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
-    return np.take_along_axis(both, best, axis=1), np.take_along_axis(both_ids, best, axis=1)
-
-
-def _grouped(groups: Ints, count: int) -> list[Ints]:
-    """Places of each value 0 … count − 1."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))
+def _walk(graph: Any, space: Space, first: Ints, copies: Ints, kinds: Ints, k: int) -> Floats:
+    """Squared distance to the k-th nearest row found, infinite where fewer were: shape (len(kinds),)."""
+    _, found = graph.search(space.rounded[first[kinds]], k + 1 + MARGIN)
+    query, place = np.nonzero((found >= 0) & (found != kinds[:, None]))
+    kind = found[query, place]
+    near = np.full((len(kinds), found.shape[1] + 1), np.inf)
+    near[query, place] = _pair_squares(space, first[kinds[query]], space, first[kind])
+    rows = np.zeros(near.shape, dtype=np.int64)
+    rows[query, place] = copies[kind]
+    # The last place is for the other copies of the row itself.
+    near[:, -1], rows[:, -1] = np.where(copies[kinds] > 1, 0, np.inf), copies[kinds] - 1
+    order = np.argsort(near, axis=1, kind="stable")
+    near, reached = np.take_along_axis(near, order, 1), np.take_along_axis(rows, order, 1).cumsum(axis=1) >= k
+    kth: Floats = near[np.arange(len(near)), reached.argmax(axis=1)]
+    return np.where(reached.any(axis=1), kth, np.inf)
 
 
 def _pair_squares(queries: Space, query: Ints, rows: Space, row: Ints) -> Floats:
@@ -347,17 +330,10 @@ def _search(queries: Vectors, rows: Vectors, count: int) -> tuple[Vectors, Ints]
     """The ``count`` nearest rows of each query, nearest first, with squared distances rounded to float32."""
     import faiss
 
-    _settle_threads()
+    if is_forked():
+        faiss.omp_set_num_threads(1)
     near, ids = faiss.knn(queries, rows, count)
     return near, ids
-
-
-def _settle_threads() -> None:
-    """One thread in a forked process: faiss would wait for threads that are not there."""
-    if is_forked():
-        import faiss
-
-        faiss.omp_set_num_threads(1)
 
 
 def _scatter(distances: Floats, usable: NDArray[np.bool_]) -> Floats:

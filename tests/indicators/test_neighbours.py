@@ -148,17 +148,28 @@ def test_knn_distances_beyond_the_limit_finds_nearly_all_neighbours(metric):
     assert np.array_equal(knn_distances(vectors, 6, metric, exact_limit=4000), exact)
 
 
-def test_knn_distances_beyond_the_limit_is_exact_when_lists_hold_too_few(monkeypatch):
-    monkeypatch.setattr(nearest, "PROBES", 1)
-    vectors = clustered(60)
-    distances = knn_distances(vectors, 40, "euclidean", exact_limit=10)
-    assert np.array_equal(distances, knn_distances(vectors, 40))
+def test_knn_distances_beyond_the_limit_is_exact_where_the_walk_finds_too_few(monkeypatch):
+    walk = nearest._walk
+
+    def lost(*args):
+        squares = walk(*args)
+        squares[::3] = INF
+        return squares
+
+    monkeypatch.setattr(nearest, "_walk", lost)
+    vectors = np.concatenate([clustered(60), clustered(20)])
+    assert np.array_equal(knn_distances(vectors, 6, "euclidean", exact_limit=10), knn_distances(vectors, 6))
+
+
+def test_knn_distances_beyond_the_limit_takes_a_k_near_the_number_of_rows():
+    vectors = np.repeat(clustered(20), 2, axis=0)
+    assert np.array_equal(knn_distances(vectors, 39, "euclidean", exact_limit=10), knn_distances(vectors, 39))
 
 
 def test_knn_distances_works_in_blocks(monkeypatch):
     vectors = clustered(100)
     whole = knn_distances(vectors, 6), knn_distances(vectors, 6, "cosine", 10)
-    for name, size in (("BLOCK", 7), ("PAIRS", 3), ("JOINED", 23)):
+    for name, size in (("BLOCK", 7), ("PAIRS", 3)):
         monkeypatch.setattr(nearest, name, size)
     assert np.array_equal(knn_distances(vectors, 6), whole[0])
     assert np.array_equal(knn_distances(vectors, 6, "cosine", 10), whole[1])
