@@ -7,8 +7,9 @@ scored. README, dataset cards and metric modules take names, units, ranges and d
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
+from re import fullmatch
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,8 +34,21 @@ class Column:
     direction: Direction
 
 
-COLUMNS: dict[str, Column] = {
-    column.name: column
+class _Columns(dict[str, Column]):
+    """The table, in which ``im_knn_<k>`` stands for any k; listed is the sixth neighbour, the paper's."""
+
+    def __missing__(self, name: str) -> Column:
+        if name not in self:
+            raise KeyError(name)
+        meaning = f"distance to the nearest row number {name.removeprefix('im_knn_')}"
+        return replace(self["im_knn_6"], name=name, meaning=meaning)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and bool(fullmatch(r"im_knn_[1-9]\d*", name)))
+
+
+COLUMNS: dict[str, Column] = _Columns(
+    (column.name, column)
     for column in (
         Column("im_input_length", "Length", "length of the instruction", "tokens", 0, inf, "neither"),
         Column("im_output_length", "Length", "length of the response", "tokens", 0, inf, "neither"),
@@ -50,7 +64,7 @@ COLUMNS: dict[str, Column] = {
         Column("im_understandability", "UniEval", "understandability", "probability", 0, 1, "higher is better"),
         Column("im_log_loss", "LinearRule", "the rule's prediction", "log loss", -inf, inf, "lower is better"),
     )
-}
+)
 """Every column this package writes with a number in it. NaN = could not be scored."""
 
 UNSCORABLE = "im_unscorable"

@@ -1,8 +1,8 @@
 """Distance to the 6th nearest other row, ours against scikit-learn, faiss and pynndescent, with recall and error.
 
 ``python tests/benchmarks/bench_knn.py --data FILE --cache FOLDER``. Embeds FILE's pairs once and keeps the vectors
-in FOLDER; ``--rows`` beyond the pairs adds the responses and then the instructions as further rows. FILE may also be
-an .npy file of vectors. Without ``--data``, vectors drawn around random centres stand in.
+in FOLDER; ``--rows`` beyond the pairs adds the responses and then the instructions as further rows. FILE may be an
+.npy file of vectors too. Without ``--data``, vectors drawn around random centres stand in.
 """
 
 import hashlib

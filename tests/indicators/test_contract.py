@@ -21,9 +21,12 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from im_datasets.columns import Columns
+from im_datasets.embedding import Embedder
 from im_datasets.indicators.base import COLUMNS, Indicator
 from im_datasets.indicators.length import Length
 from im_datasets.indicators.mtld import MTLD
+from im_datasets.indicators.neighbours import KNNDistance
+from im_datasets.indicators.similarity import Similarity
 
 INDICATORS: list[tuple[Indicator, Indicator]] = [
     (Length(), Length("someone/other-tokenizer")),
@@ -62,6 +65,11 @@ def rows() -> dict[str, list[Any]]:
         "tags": [["a", str(i)] for i in range(len(outputs))],
     }
 
+
+INDICATORS += [
+    (Similarity(), Similarity(embedder=Embedder(max_tokens=64))),
+    (KNNDistance().fit(Dataset.from_dict(rows())), KNNDistance(text="both").fit(Dataset.from_dict(rows()))),
+]
 
 FEATURES = Features(
     {

@@ -22,6 +22,7 @@ from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
 from im_datasets.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
 from im_datasets.indicators import neighbours
+from im_datasets.indicators.base import COLUMNS
 from im_datasets.indicators.neighbours import (
     FittedKNNDistance,
     KNNDistance,
@@ -292,6 +293,21 @@ def test_fitted_gives_nan_where_there_is_nothing_to_score_or_no_vector():
     np.testing.assert_array_equal(
         fitted(batch("zero", "", "many", "few"))["im_knn_2"], [3, np.nan, np.nan, np.nan]
     )
+
+
+@pytest.mark.parametrize("name", ["im_knn_3", "im_knn_25"])
+def test_column_of_another_number_is_in_the_table(name):
+    assert name in COLUMNS
+    assert replace(COLUMNS[name], name="", meaning="") == replace(COLUMNS["im_knn_6"], name="", meaning="")
+    assert COLUMNS[name].name == name
+    assert COLUMNS[name].meaning == f"distance to the nearest row number {name[7:]}"
+
+
+@pytest.mark.parametrize("name", ["im_knn_0", "im_knn_", "im_knn_x", "knn_3", "im_knn_3 "])
+def test_column_of_no_number_is_not_in_the_table(name):
+    assert name not in COLUMNS
+    with pytest.raises(KeyError, match=name):
+        COLUMNS[name]
 
 
 def test_fit_by_another_number_writes_another_column():
