@@ -9,9 +9,11 @@ a text's value does not depend on the company it is in, and little is spent on p
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from math import gcd
 
 import numpy as np
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 
 LENGTH_MULTIPLE = 4
 """Sequences are padded to a multiple of this: 1.5 tokens on average."""
+
+WINDOW = 32
+"""Batches per worker that are laid out in advance."""
 
 KERNEL_ROWS = 16
 """The tokens of a batch are a multiple of this."""
@@ -99,6 +104,7 @@ def run_in_batches(
     width: int,
     pad_id: int,
     token_budget: int,
+    workers: int = 1,
 ) -> NDArray[np.float32]:
     """Run ``forward`` over every distinct sequence once and put the results in row order.
 
@@ -111,6 +117,7 @@ def run_in_batches(
         width: Values per sequence.
         pad_id: The id that fills up.
         token_budget: Tokens per batch, padding included.
+        workers: Threads that each run a batch at a time.
 
     Returns:
         Shape (len(sequences), width), float32.
@@ -123,11 +130,24 @@ def run_in_batches(
     unique = list(distinct)
     results = np.empty((len(unique), width), dtype=np.float32)
     done, total = 0, sum(map(len, unique))
-    for batch in token_batches(unique, pad_id=pad_id, token_budget=token_budget):
-        results[batch.rows] = _run_or_halve(batch, forward)[: len(batch.rows)]
+    batches = token_batches(unique, pad_id=pad_id, token_budget=token_budget)
+    for batch, values in _in_threads(batches, lambda batch: _run_or_halve(batch, forward), workers):
+        results[batch.rows] = values[: len(batch.rows)]
         done += int(batch.attention_mask[: len(batch.rows)].sum())
         report(done, total)
     return results[places] if places else results
+
+
+def _in_threads(
+    batches: Iterator[TokenBatch], run: Callable[[TokenBatch], NDArray[np.float32]], workers: int
+) -> Iterator[tuple[TokenBatch, NDArray[np.float32]]]:
+    """Each batch with its values, in order; a stop lets the batches that run finish and starts no more."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while window := list(islice(batches, WINDOW * workers)):
+            yield from zip(window, pool.map(run, window), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _run_or_halve(batch: TokenBatch, forward: Callable[[TokenBatch], NDArray[np.float32]]) -> NDArray[np.float32]:

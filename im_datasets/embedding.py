@@ -26,10 +26,10 @@ from im_datasets.models import (
     folder_digest,
     hub_revision,
     one_line_errors,
+    one_thread_per_batch,
     quiet_loading,
     torch_dtype,
 )
-from im_datasets.resources import is_forked
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,6 @@ class Embedder:
         Raises:
             ModelError: The model cannot be had or is not a sentence encoder.
         """
-        _settle_threads()
         encoder = _load(self)
         keys = [_key(text) for text in texts]
         known = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
@@ -157,13 +156,15 @@ class _Encoder:
         cut = [[*ids[:body], *self.end] if len(ids) > self.max_tokens else ids for ids in sequences]
         # A tokenizer without special tokens makes nothing of some texts; they are one padding token.
         cut = [ids or [self.pad_id] for ids in cut]
-        vectors = run_in_batches(
-            cut,
-            self._run,
-            width=self.width,
-            pad_id=self.pad_id,
-            token_budget=TOKEN_BUDGET.get(self.device.partition(":")[0], TOKEN_BUDGET["cpu"]),
-        )
+        with one_thread_per_batch(self.device) as workers:
+            vectors = run_in_batches(
+                cut,
+                self._run,
+                width=self.width,
+                pad_id=self.pad_id,
+                token_budget=TOKEN_BUDGET.get(self.device.partition(":")[0], TOKEN_BUDGET["cpu"]),
+                workers=workers,
+            )
         return Embedded(vectors, truncated)
 
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
@@ -204,14 +205,6 @@ class _Cache:
 
 
 _CACHE = _Cache()
-
-
-def _settle_threads() -> None:
-    """One thread in a forked process: torch's own would wait for threads that are not there."""
-    if is_forked():
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def _key(text: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from im_datasets.errors import ModelError
+from im_datasets.resources import is_forked
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,31 @@ def choose_device(device: str | None) -> str:
     if device.partition(":")[0] not in {"cpu", found}:
         raise ModelError(f"device {device!r} is not available here; available: {sorted({'cpu', found})}")
     return device
+
+
+@contextmanager
+def one_thread_per_batch(device: str) -> Iterator[int]:
+    """Let torch use one thread for each batch inside the block, and say how many batches to run at a time.
+
+    On a CPU as many batches as torch had threads: threads that share one small batch spend much of their time
+    waiting for each other, and nearly all of it when another program takes one of their cores. One batch at a
+    time on an accelerator, and in a forked process, where torch's own threads are not there any more.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if is_forked():
+        torch.set_num_threads(1)
+        yield 1
+        return
+    if device != "cpu":
+        yield 1
+        return
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_dtype(name: str) -> "torch.dtype":
@@ -204,7 +230,6 @@ def one_line_errors(model: str) -> Iterator[None]:
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     try:
         yield
