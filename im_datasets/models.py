@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from im_datasets.errors import ModelError
 from im_datasets.resources import is_forked
@@ -204,8 +204,9 @@ def folder_digest(folder: str | Path) -> str:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Keep transformers' load reports and bars off the terminal while a model loads."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
