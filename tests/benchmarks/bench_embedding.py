@@ -7,6 +7,7 @@ processor without instructions for it.
 
 from argparse import Namespace
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -93,7 +94,10 @@ def _embed(dtype: str, texts: list[str]) -> NDArray[np.float32]:
 
 
 def _bare(dtype: str, tokens: int, length: int) -> Callable[[], None]:
-    """Forward passes over as many tokens, each batch full and of the mean length, without padding or mask."""
+    """Forward passes over as many tokens, each batch full and of the mean length, without padding or mask.
+
+    On a CPU each thread runs batches of its own: threads that share small batches wait for each other.
+    """
     from transformers import BertModel
 
     device = choose_device(None)
@@ -104,12 +108,18 @@ def _bare(dtype: str, tokens: int, length: int) -> Callable[[], None]:
     ids = torch.randint(1000, 20_000, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
     passes = max(1, round(tokens / ids.numel()))
 
-    def run() -> None:
+    def forward(_: int) -> None:
         with torch.inference_mode():
-            for _ in range(passes):
-                model(input_ids=ids)
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            model(input_ids=ids)
+
+    def run() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads if device == "cpu" else 1) as pool:
+            list(pool.map(forward, range(passes)))
+        torch.set_num_threads(threads)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
 
     return run
 
