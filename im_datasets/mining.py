@@ -132,7 +132,10 @@ def _default(rule: LinearRule, column: str) -> Indicator:
             f"indicators=[…], or, where the dataset has the column already, apply the rule alone: "
             f"ds.map(LinearRule.load({rule.name!r}), batched=True)"
         )
-    indicator: Indicator = getattr(catalogue, name)(**rule.indicators.get(name, {}))
+    settings = dict(rule.indicators.get(name, {}))
+    if name == "KNNDistance":
+        settings.setdefault("k", int(column.rpartition("_")[2]))
+    indicator: Indicator = getattr(catalogue, name)(**settings)
     return indicator
 
 

@@ -118,7 +118,7 @@ class _Run:
     rows: int
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     truncated: Counter[Embedder] = field(default_factory=Counter)
-    vectors: dict[Indicator, list[NDArray[np.float32]]] = field(default_factory=lambda: defaultdict(list))
+    vectors: dict[KNNDistance, NDArray[np.float32]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -150,7 +150,7 @@ class _Run:
         for indicator in self.mining.indicators:
             with self.clock(type(indicator).__name__):
                 if isinstance(indicator, KNNDistance):
-                    self.vectors[indicator].append(indicator.vectors(instructions, responses))
+                    self._collect(indicator, indicator.vectors(instructions, responses), len(scorable))
                     continue
                 for name, values in indicator.score_pairs(pairs).items():
                     self.scores[name][start : start + len(pairs)] = values
@@ -164,17 +164,23 @@ class _Run:
         for embedder, distinct in texts.items():
             self.truncated[embedder] += int(embedder.encode(list(distinct)).truncated.sum())
 
+    def _collect(self, indicator: KNNDistance, vectors: NDArray[np.float32], fresh: int) -> None:
+        """Put a chunk's vectors behind those of earlier chunks."""
+        if indicator not in self.vectors:
+            self.vectors[indicator] = np.empty((self.rows, vectors.shape[1]), dtype=np.float32)
+        end = sum(not reason for reason in self.reasons)
+        self.vectors[indicator][end - fresh : end] = vectors
+
     def solve_neighbours(self) -> None:
         """Distances of the whole-dataset indicators, once every row's vector is there."""
         scorable = [row for row, reason in enumerate(self.reasons) if not reason]
-        for indicator, blocks in self.vectors.items():
+        for indicator, vectors in self.vectors.items():
             with self.clock(type(indicator).__name__):
-                assert isinstance(indicator, KNNDistance)  # noqa: S101
-                vectors = np.concatenate(blocks)
-                blocks.clear()
-                if len(vectors) > indicator.k:
-                    distances = knn_distances(vectors, indicator.k, indicator.metric, indicator.exact_limit)
+                if len(scorable) > indicator.k:
+                    known = vectors[: len(scorable)]
+                    distances = knn_distances(known, indicator.k, indicator.metric, indicator.exact_limit)
                     self.scores[indicator.writes[0]][scorable] = distances
+        self.vectors.clear()
 
     def finish(self) -> dict[str, list[Any]]:
         """All columns, the rule's prediction and the reasons among them."""

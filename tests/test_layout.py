@@ -14,9 +14,9 @@ from im_datasets import indicators
 PACKAGE = Path(im_datasets.__file__).parent
 
 STAGES = [
-    {"errors"},
+    {"errors", "resources"},
     {"turns", "layouts", "files"},
-    {"resources", "batching", "models", "columns", "templates"},
+    {"batching", "models", "columns", "templates"},
     {"rows"},
     {"embedding", "nearest", "source", "record"},
     {"indicators.base"},

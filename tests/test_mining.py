@@ -109,6 +109,11 @@ def test_v1_takes_a_reward_of_the_users_own():
     assert set(LinearRule.load("v1").columns) < set(writes)
 
 
+def test_default_neighbour_distance_takes_k_from_the_column():
+    rule = LinearRule("r", "", 0.0, (Term("im_knn_3", 1.0),))
+    assert InstructMining(rule).indicators == (KNNDistance(k=3),)
+
+
 def test_two_indicators_for_one_column_are_refused():
     with pytest.raises(RuleError, match="two indicators write my_shouting"):
         InstructMining(SHOUTING, indicators=[Shouting(), Shouting()])
