@@ -189,8 +189,7 @@ def _front_matter(
 
 def _configs(data_files: Mapping[str, str]) -> list[dict[str, Any]]:
     configs: list[dict[str, Any]] = [
-        {"config_name": name, "data_files": [{"split": "train", "path": path}]}
-        for name, path in data_files.items()
+        {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in data_files.items()
     ]
     return [configs[0] | {"default": True}, *configs[1:]] if configs else []
 

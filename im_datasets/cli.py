@@ -104,9 +104,7 @@ def mine(
         threshold=threshold,
         per_group=None if per_group is None else _group(per_group),
         near_duplicates=near_duplicates,
-        exclude_contaminated=None
-        if exclude_contaminated is None
-        else pipeline.evaluation_texts(exclude_contaminated),
+        exclude_contaminated=None if exclude_contaminated is None else pipeline.evaluation_texts(exclude_contaminated),
         columns=mapping,
         every_turn=every_turn,
         config=config,

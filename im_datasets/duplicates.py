@@ -96,9 +96,7 @@ class KeptVectors:
 class Block:
     """A few rows on offer. Ask ``twin`` and call ``keep`` in the order of the rows."""
 
-    def __init__(
-        self, kept: KeptVectors, rows: Rows, vectors: Vectors, twins: Rows, alike: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, kept: KeptVectors, rows: Rows, vectors: Vectors, twins: Rows, alike: NDArray[np.bool_]) -> None:
         self._kept, self._rows, self._vectors = kept, rows, vectors
         self._twins, self._alike = twins, alike
         self._places = {row: place for place, row in enumerate(rows.tolist())}
@@ -122,9 +120,7 @@ class Block:
 def _check(rows: Rows, vectors: Vectors) -> None:
     shape = np.shape(vectors)
     if len(shape) != 2 or shape[0] != len(rows):
-        raise SelectionError(
-            f"the embedder gave an array of shape {shape} for {len(rows)} texts; one row per text"
-        )
+        raise SelectionError(f"the embedder gave an array of shape {shape} for {len(rows)} texts; one row per text")
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.all(np.abs(lengths - 1) < 1e-3):
         raise SelectionError(

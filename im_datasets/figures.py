@@ -183,9 +183,7 @@ def _inline(svg: str, name: str, label: str) -> str:
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r' id="[A-Za-z_]\w*?(?:\.\w+)?_\d+"', "", body)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(
-        r"font: ([\d.]+)px [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1\2px", body
-    )
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1\2px", body)
     body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
     for role, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{role})")
@@ -371,9 +369,7 @@ def _decade_ticks(axes: "Axes") -> None:
 
     low, high = axes.get_xlim()
     steps = (1, 10) if high - low > 2.5 else (1, 3, 10)
-    ticks = [
-        np.log10(step) + decade for decade in range(int(np.floor(low)), int(np.ceil(high)) + 1) for step in steps
-    ]
+    ticks = [np.log10(step) + decade for decade in range(int(np.floor(low)), int(np.ceil(high)) + 1) for step in steps]
     axes.xaxis.set_major_locator(FixedLocator(sorted({t for t in ticks if low <= t <= high})))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(10**value, 2)))
 
@@ -396,9 +392,7 @@ def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
     kept, dropped = finite(scores.kept[name]), finite(scores.dropped[name])
     values = np.concatenate([kept, dropped])
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _GROUPS + 1), method="lower"))
-    edges = (
-        np.append(edges[:-1], np.nextafter(edges[-1], np.inf)) if len(edges) > 1 else np.append(edges, edges + 1)
-    )
+    edges = np.append(edges[:-1], np.nextafter(edges[-1], np.inf)) if len(edges) > 1 else np.append(edges, edges + 1)
     kept_rows, dropped_rows = _counts(kept, edges), _counts(dropped, edges)
     shares = 100 * kept_rows / np.maximum(kept_rows + dropped_rows, 1)
     overall = 100 * len(kept) / len(values)

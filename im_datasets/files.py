@@ -235,9 +235,7 @@ def _json_values(file: Path) -> Iterator[Any]:
             else:
                 yield from _lines(stream, file)
     except json.JSONDecodeError as error:
-        raise SourceError(
-            f"line {error.lineno} of {file.name} is not JSON: {error.msg}; mend or remove it"
-        ) from error
+        raise SourceError(f"line {error.lineno} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
 
 
 def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
@@ -248,12 +246,8 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             if number == 1 and line.strip() in ("{", "{}"):
-                raise SourceError(
-                    f"{file.name} is one JSON object; save its rows as a list or as lines"
-                ) from error
-            raise SourceError(
-                f"line {number} of {file.name} is not JSON: {error.msg}; mend or remove it"
-            ) from error
+                raise SourceError(f"{file.name} is one JSON object; save its rows as a list or as lines") from error
+            raise SourceError(f"line {number} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
 
 
 def _open(file: Path) -> IO[str]:

@@ -80,9 +80,7 @@ def _fields(answer: str, found: Found, names: list[str]) -> dict[str, str]:
     fields = {part: candidates[0] for part, candidates in rest.items()}
     alone = answer in found["chosen"] + found["messages"]
     if not alone and "instruction" not in fields:
-        raise ColumnsError(
-            f"no instruction column in {names}. {_how({'instruction': 'q', _field_of(answer): answer})}"
-        )
+        raise ColumnsError(f"no instruction column in {names}. {_how({'instruction': 'q', _field_of(answer): answer})}")
     return {**fields, _field_of(answer): answer}
 
 

@@ -145,12 +145,8 @@ def mine(
         if (found := _finished(folder, request)) is not None:
             return found
         if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise OutputError(
-                f"{folder} holds another result; pass --overwrite (overwrite=True) or another folder"
-            )
-        scored = score(
-            dataset, chosen, indicators=indicators, columns=mapping, source=source.info, progress=progress
-        )
+            raise OutputError(f"{folder} holds another result; pass --overwrite (overwrite=True) or another folder")
+        scored = score(dataset, chosen, indicators=indicators, columns=mapping, source=source.info, progress=progress)
         clock = perf_counter()
         selection = select(scored.dataset, columns=mapping, embedder=_embedder(indicators), **wish)
         selecting = perf_counter() - clock

@@ -97,9 +97,7 @@ def write_report(
     return write_text(path, render_report(selection, record, columns, rows_per_table=rows_per_table))
 
 
-def render_report(
-    selection: Selection, record: ScoringRecord, columns: Columns, *, rows_per_table: int = 30
-) -> str:
+def render_report(selection: Selection, record: ScoringRecord, columns: Columns, *, rows_per_table: int = 30) -> str:
     """The report as HTML text; arguments as for ``write_report``."""
     from markupsafe import Markup
 
@@ -195,9 +193,7 @@ def _term(term: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(scores: Scores) -> dict[str, Any]:
     if LOG_LOSS not in scores.kept:
-        scores = Scores(
-            scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut
-        )
+        scores = Scores(scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut)
     widths = {"wide": figures.WIDE, "narrow": figures.NARROW}
     label = "Histogram of the scores of kept and dropped rows, with the cut"
     drawn = {name: figures.lengths(scores, width=width) for name, width in widths.items()}
@@ -241,9 +237,7 @@ def _panels(scores: Scores, in_rule: set[str]) -> Iterator[dict[str, Any]]:
             "dropped": comparison.dropped,
             "sentence": _sentence(comparison),
             "in_rule": name in in_rule,
-            "svg": _svg(
-                figures.indicator_panel(scores, name), f"panel-{name}", f"{name} of kept and dropped rows"
-            ),
+            "svg": _svg(figures.indicator_panel(scores, name), f"panel-{name}", f"{name} of kept and dropped rows"),
         }
 
 

@@ -24,9 +24,7 @@ THREAD_FEATURES = Features(
 )
 
 
-def prepare(
-    dataset: Dataset, columns: Columns | None = None, *, every_turn: bool = False
-) -> tuple[Dataset, Columns]:
+def prepare(dataset: Dataset, columns: Columns | None = None, *, every_turn: bool = False) -> tuple[Dataset, Columns]:
     """Bring a dataset into rows that can be scored, and say how to read them.
 
     Args:

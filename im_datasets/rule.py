@@ -111,9 +111,7 @@ class LinearRule:
         """
         missing = [column for column in self.columns if column not in values]
         if missing:
-            raise RuleError(
-                f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}"
-            )
+            raise RuleError(f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}")
         parts = [term.contribution(values[term.column]) for term in self.terms]
         return np.atleast_1d(sum(parts, np.float64(self.intercept)))
 
@@ -185,9 +183,7 @@ class LinearRule:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             shipped = ", ".join(cls.names())
-            raise RuleError(
-                f"no rule {str(rule)!r}; pass one of {shipped}, or the path of a rule's JSON"
-            ) from error
+            raise RuleError(f"no rule {str(rule)!r}; pass one of {shipped}, or the path of a rule's JSON") from error
         except ValueError as error:
             raise RuleError(f"{rule} is not JSON: {error}") from error
 

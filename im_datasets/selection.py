@@ -233,16 +233,12 @@ def _log_loss(ds: Dataset) -> NDArray[np.float64]:
     column = read_column(ds, LOG_LOSS)
     kind = column.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise SelectionError(
-            f"{LOG_LOSS} holds {kind}, not numbers; map the dataset with InstructMining(...) first"
-        )
+        raise SelectionError(f"{LOG_LOSS} holds {kind}, not numbers; map the dataset with InstructMining(...) first")
     values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
     return values
 
 
-def _size(
-    ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None
-) -> tuple[Rows, int]:
+def _size(ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None) -> tuple[Rows, int]:
     """The rows to walk and how many of them to keep at most."""
     order = ranking.order
     if threshold is not None:
@@ -318,9 +314,7 @@ def _row_names(ds: Dataset) -> Rows:
         return np.arange(len(ds), dtype=np.int64)
     column = read_column(ds, ROW)
     if not pa.types.is_integer(column.type) or column.null_count:
-        raise SelectionError(
-            f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it"
-        )
+        raise SelectionError(f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it")
     names: Rows = column.to_numpy().astype(np.int64)
     return names
 

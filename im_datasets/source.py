@@ -147,9 +147,7 @@ def _from_hub(
             rows = builder.as_dataset(split=chosen)
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise SourceError(_hub_problem(name, error)) from error
-    sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(
-        r"([0-9a-f]{40})", str(builder.hash)
-    )
+    sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
     commit = sha[1] if sha else None
     return rows, {"kind": "hub", "config": builder.config.name, "split": chosen, "revision": commit}
 

@@ -72,9 +72,7 @@ def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[st
 
 
 def _ranks(side: Dataset) -> list[int]:
-    ranks: list[int] = (
-        np.asarray(side.with_format("numpy")["im_rank"][:], dtype=np.int64).tolist() if len(side) else []
-    )
+    ranks: list[int] = np.asarray(side.with_format("numpy")["im_rank"][:], dtype=np.int64).tolist() if len(side) else []
     return ranks
 
 

@@ -70,9 +70,7 @@ class Surface(NamedTuple):
     final_opener: float  # ends in a comma, colon, dash, opening bracket: something must follow
     dangling: float  # the last word is one after which a sentence goes on
     stop_missing: float  # no final stop, though the response has stops elsewhere: their share of its lines
-    modifier: (
-        float  # no final stop, and the last word is an adverb, adjective, participle or genitive by its ending
-    )
+    modifier: float  # no final stop, and the last word is an adverb, adjective, participle or genitive by its ending
     unclosed: float  # log(1 + brackets, quotes and fences left open)
     lower_start: float  # begins with a lower-case letter, though it has capitals
     lower_after_stop: float  # share of the stops inside that a lower-case word follows, though it has capitals
@@ -190,11 +188,9 @@ def _overlap(asked: Sequence[str], words: Sequence[str]) -> tuple[float, ...]:
 
 
 def _terms(words: Sequence[str]) -> set[str]:
-    """Distinct words that carry meaning: no function words, and Chinese characters two by two."""
-    terms = {word for word in words if word not in FUNCTION_WORDS and not "\u3040" <= word[0] <= "\u9fff"}
-    return terms | {
-        a + b for a, b in pairwise(words) if "\u3040" <= a[0] <= "\u9fff" and "\u3040" <= b[0] <= "\u9fff"
-    }
+    """Distinct beginnings of words that carry meaning: no function words, and Chinese characters two by two."""
+    terms = {word[:5] for word in words if word not in FUNCTION_WORDS and not "\u3040" <= word[0] <= "\u9fff"}
+    return terms | {a + b for a, b in pairwise(words) if "\u3040" <= a[0] <= "\u9fff" and "\u3040" <= b[0] <= "\u9fff"}
 
 
 def _grams(words: Sequence[str], length: int = 4) -> list[tuple[str, ...]]:

@@ -138,9 +138,7 @@ def read_history(value: Any) -> list[Turn]:
     pairs = [_plain(pair) for pair in items]
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UnscorableRow(Reason.UNREADABLE)
-    return [
-        _content_turn(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
+    return [_content_turn(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
 def is_message(value: Any) -> bool:

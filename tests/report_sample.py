@@ -60,9 +60,7 @@ def make_selection(
     repeated = order[1 : 1 + duplicates] if scored > duplicates else []
     kept = [row for row in order[:scored] if row not in repeated][:keep]
     rank = {row: place + 1 if place < scored else 0 for place, row in enumerate(order)}
-    texts = texts or [
-        (f"Describe thing number {n}.", f"Thing {n} is quite large.\nIt is blue.") for n in range(rows)
-    ]
+    texts = texts or [(f"Describe thing number {n}.", f"Thing {n} is quite large.\nIt is blue.") for n in range(rows)]
 
     def why(row: int) -> str:
         if not rank[row]:
@@ -117,9 +115,7 @@ def make_record(**changes: object) -> ScoringRecord:
         },
         "rule": RULE,
         "indicators": [
-            IndicatorRecord(
-                "Length", "1", ["im_input_length", "im_output_length"], {"tokenizer": "tiny"}, seconds=0.5
-            ),
+            IndicatorRecord("Length", "1", ["im_input_length", "im_output_length"], {"tokenizer": "tiny"}, seconds=0.5),
             IndicatorRecord(
                 "Quality",
                 "1",

@@ -70,9 +70,7 @@ def test_render_card_asks_for_what_was_not_given_and_guesses_nothing():
 
 
 def test_render_card_states_what_was_given():
-    card = render_card(
-        make_selection(), make_record(), license="cc-by-4.0", language=["en", "de"], pretty_name="Best"
-    )
+    card = render_card(make_selection(), make_record(), license="cc-by-4.0", language=["en", "de"], pretty_name="Best")
     front, body = split_card(card)
     assert (front["license"], front["language"], front["pretty_name"]) == ("cc-by-4.0", ["en", "de"], "Best")
     assert "To be added" not in body

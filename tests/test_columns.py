@@ -73,11 +73,7 @@ def share(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
         {"instruction": "Q", "instances": [{"input": "", "output": "A"}]},
         {"instruction": "Q", "instances": json.dumps([{"input": "N/A", "output": "A"}])},
         {"instruction": "Q", "instances": {"input": [""], "output": ["A"]}},
-        {
-            "messages": chat(
-                ("user", [{"type": "text", "text": "Q"}]), ("assistant", [{"type": "text", "value": "A"}])
-            )
-        },
+        {"messages": chat(("user", [{"type": "text", "text": "Q"}]), ("assistant", [{"type": "text", "value": "A"}]))},
         {"instruction": "Q", "output": ["A"]},
     ],
     ids=lambda row: f"{'+'.join(row)}-{type(next(iter(row.values()))).__name__}",
@@ -100,9 +96,7 @@ def test_pairs_leave_out_markers_of_no_input(marker: str) -> None:
     assert pair({"instruction": "Q", "input": marker, "output": "A"}) == ("Q", "A", "")
 
 
-@pytest.mark.parametrize(
-    "text", ["Na", "No input was read by the program", "The boy <noinput> the ball", "nothing"]
-)
+@pytest.mark.parametrize("text", ["Na", "No input was read by the program", "The boy <noinput> the ball", "nothing"])
 def test_pairs_keep_inputs_that_only_resemble_a_marker(text: str) -> None:
     assert pair({"instruction": "Q", "input": text, "output": "A"})[0] == f"Q\n\n{text}"
 
@@ -343,9 +337,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                ["role", "from", "content", "value", "type", "text", "tool_calls", "input", "output", "x"]
-            ),
+            st.sampled_from(["role", "from", "content", "value", "type", "text", "tool_calls", "input", "output", "x"]),
             inner | st.sampled_from(["user", "assistant", "gpt", "function_call", "image", "text"]),
             max_size=4,
         )
@@ -388,9 +380,7 @@ def test_pairs_of_plain_text_are_that_text_or_have_a_reason(instruction: str, re
     assert found == (instruction, response, "") or (found[:2] == ("", "") and found[2])
 
 
-@given(
-    st.lists(st.sampled_from([name for accepted in NAMES.values() for name in accepted] + ["x", "y"]), unique=True)
-)
+@given(st.lists(st.sampled_from([name for accepted in NAMES.values() for name in accepted] + ["x", "y"]), unique=True))
 def test_detect_finds_columns_that_exist_or_asks(names: list[str]) -> None:
     try:
         columns = Columns.detect(names)

@@ -83,9 +83,7 @@ def test_threshold_of_one_means_equal_vectors() -> None:
     st.integers(1, 12),
     st.integers(1, 5),
 )
-def test_prune_equals_the_naive_greedy_exactly(
-    picks: list[int], threshold: float, block_size: int, chunk: int
-) -> None:
+def test_prune_equals_the_naive_greedy_exactly(picks: list[int], threshold: float, block_size: int, chunk: int) -> None:
     vectors = EXACT[picks]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "CHUNK", chunk)

@@ -58,9 +58,7 @@ def reference() -> np.ndarray:
     """What sentence-transformers makes of TEXTS with the same weights."""
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(FOLDER, device="cpu").encode(
-        TEXTS, normalize_embeddings=True, show_progress_bar=False
-    )
+    return SentenceTransformer(FOLDER, device="cpu").encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
 
 
 @pytest.fixture(scope="module")
@@ -253,16 +251,12 @@ def test_embedded_default_never_asks_the_network():
 
 def test_folder_that_holds_no_encoder_is_one_clear_error(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(
-        ModelError, match=r"could not be loaded \(.*\); pass a model id of the Hub or a local folder$"
-    ):
+    with pytest.raises(ModelError, match=r"could not be loaded \(.*\); pass a model id of the Hub or a local folder$"):
         Embedder(model=str(tmp_path)).embed(["a"])
 
 
 def test_model_that_is_not_in_the_cache_offline_is_one_clear_error():
-    with pytest.raises(
-        ModelError, match=r"^someone/encoder is not in the local cache and the Hub is out of reach; "
-    ):
+    with pytest.raises(ModelError, match=r"^someone/encoder is not in the local cache and the Hub is out of reach; "):
         Embedder(model="someone/encoder").embed(["a"])
 
 
@@ -275,9 +269,7 @@ def test_model_while_the_hub_is_out_of_reach_is_one_clear_error(monkeypatch):
 
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(HfApi, "model_info", unreachable)
-    with pytest.raises(
-        ModelError, match=r"^someone/encoder is not in the local cache and the Hub is out of reach; "
-    ):
+    with pytest.raises(ModelError, match=r"^someone/encoder is not in the local cache and the Hub is out of reach; "):
         Embedder(model="someone/encoder").embed(["a"])
 
 

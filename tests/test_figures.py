@@ -109,9 +109,7 @@ def test_figures_stand_a_selection_without_indicators():
 
 def test_as_svg_is_the_same_every_time_and_carries_no_date_colour_font_or_double_id():
     scores = Scores.of(make_selection(60, 20))
-    drawings = [
-        figures.as_svg(figures.indicator_panel(scores, "im_quality"), name="q", label="a < b") for _ in "ab"
-    ]
+    drawings = [figures.as_svg(figures.indicator_panel(scores, "im_quality"), name="q", label="a < b") for _ in "ab"]
     assert drawings[0] == drawings[1]
     svg = drawings[0]
     assert 'aria-label="a &lt; b"' in svg

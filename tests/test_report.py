@@ -256,9 +256,7 @@ def test_hostile_text_does_not_run_and_is_shown_literally(browser, hostile_page)
     assert page.requests_made == [hostile_page.as_uri()]
     assert page.evaluate("document.querySelectorAll('script').length") == 1
     assert (
-        page.evaluate(
-            "document.querySelectorAll('img, iframe, object, plaintext, a[href]:not([href^=\"#\"])').length"
-        )
+        page.evaluate("document.querySelectorAll('img, iframe, object, plaintext, a[href]:not([href^=\"#\"])').length")
         == 0
     )
     assert page.evaluate("document.querySelectorAll('[onload], [onerror], [onclick]').length") == 0

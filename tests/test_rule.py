@@ -79,9 +79,7 @@ def test_rule_maps_over_columns_that_are_there():
 
 
 def test_predict_names_the_indicator_to_run():
-    with pytest.raises(
-        RuleError, match=r"im_reward \(run the indicator Reward\), im_knn_6 \(run the indicator KNN"
-    ):
+    with pytest.raises(RuleError, match=r"im_reward \(run the indicator Reward\), im_knn_6 \(run the indicator KNN"):
         LinearRule.load("v1").predict({"im_output_length": [1.0]})
 
 

@@ -543,9 +543,7 @@ def test_select_refuses_a_stream() -> None:
 
 
 def test_select_refuses_several_splits() -> None:
-    with pytest.raises(
-        SelectionError, match=r"got a DatasetDict; select takes one Dataset, such as ds\['train'\]"
-    ):
+    with pytest.raises(SelectionError, match=r"got a DatasetDict; select takes one Dataset, such as ds\['train'\]"):
         select(DatasetDict({"train": scored([0.1])}), top_k=1)  # type: ignore[arg-type]
 
 
@@ -555,9 +553,7 @@ def test_select_refuses_an_empty_dataset() -> None:
 
 
 def test_select_refuses_a_dataset_without_scorable_rows() -> None:
-    message = (
-        r"none of the 2 rows could be scored: .*'unscorable: an indicator gave no value': 1, 'unscorable: blank'"
-    )
+    message = r"none of the 2 rows could be scored: .*'unscorable: an indicator gave no value': 1, 'unscorable: blank'"
     with pytest.raises(SelectionError, match=message):
         select(scored([NAN, NAN], im_unscorable=["", "blank"]), top_k=1)
     with pytest.raises(SelectionError, match=r"none of the 2 rows could be scored"):
@@ -571,9 +567,7 @@ def test_select_refuses_columns_it_cannot_tell() -> None:
 
 def test_select_refuses_columns_that_are_not_there() -> None:
     with pytest.raises(ColumnsError, match="answer"):
-        select(
-            texts(["x"]), top_k=1, near_duplicates=0.9, columns=Columns("q", "answer"), embedder=LetterEmbedder()
-        )
+        select(texts(["x"]), top_k=1, near_duplicates=0.9, columns=Columns("q", "answer"), embedder=LetterEmbedder())
 
 
 def test_select_refuses_row_numbers_that_are_none() -> None:

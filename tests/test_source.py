@@ -54,9 +54,7 @@ def test_load_source_reads_each_format(name: str, tmp_path: Path) -> None:
 
 def test_load_source_keeps_every_value_of_a_csv_as_text(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    path.write_text(
-        'instruction,output\nagent,007\nanswer,None\nnothing,\n"a, b","two\nlines"\n', encoding="utf-8"
-    )
+    path.write_text('instruction,output\nagent,007\nanswer,None\nnothing,\n"a, b","two\nlines"\n', encoding="utf-8")
     assert load_source(path).dataset["output"][:] == ["007", "None", "", "two\nlines"]
 
 
@@ -152,9 +150,7 @@ def test_load_source_refuses_mixed_formats_and_empty_folders(tmp_path: Path) -> 
         load_source(tmp_path)
     (tmp_path / "a.jsonl").write_text(lines(ROWS), encoding="utf-8")
     (tmp_path / "b.csv").write_text("instruction,output\nQ,A\n", encoding="utf-8")
-    with pytest.raises(
-        SourceError, match=r"different formats \(csv, json\) side by side: a.jsonl, b.csv; pass a glob"
-    ):
+    with pytest.raises(SourceError, match=r"different formats \(csv, json\) side by side: a.jsonl, b.csv; pass a glob"):
         load_source(tmp_path)
 
 

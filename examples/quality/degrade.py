@@ -154,9 +154,7 @@ def loop(row: Row, random: Random) -> str | None:
 def echo(row: Row, random: Random) -> str | None:
     """The instruction instead of an answer, as it stands or led in by a phrase."""
     leads = (
-        ("", "", "你问：", "好的，")
-        if row.chinese
-        else ("", "", "", "You asked: ", "Question: ", "You want to know: ")
+        ("", "", "你问：", "好的，") if row.chinese else ("", "", "", "You asked: ", "Question: ", "You want to know: ")
     )
     return random.choice(leads) + row.instruction
 
@@ -242,7 +240,7 @@ def spoil(
     found = [
         ("another row's", another(row, others, source("another"))),
         ("another row's", None if held else another(row, others, source("one more"))),
-        *(("nearest neighbour's", near.response) for near in (nearest[:1] if held else nearest[:2])),
+        *(("nearest neighbour's", near.response) for near in (nearest[:1] if held else nearest)),
         ("cut", cut(row, source("cut"))),
         ("scrambled", scramble(row, source("scramble"))),
         ("looped", loop(row, source("loop"))),

@@ -33,14 +33,10 @@ class Source:
 
 
 SOURCES = (
-    Source("dolly", "dolly/dolly_3k.json", "CC BY-SA 3.0", "databricks/databricks-dolly-15k on the Hub", 2000),
-    Source(
-        "gpteacher", "gpteacher/toolformer-dedupe-only-dataset.json", "MIT", "teknium1/GPTeacher on GitHub", 350
-    ),
+    Source("dolly", "dolly/dolly_3k.json", "CC BY-SA 3.0", "databricks/databricks-dolly-15k on the Hub", 2900),
+    Source("gpteacher", "gpteacher/toolformer-dedupe-only-dataset.json", "MIT", "teknium1/GPTeacher on GitHub", 350),
     Source("gsm8k", "gsm8k_alpaca/gsm_8k_train.json", "MIT", "openai/gsm8k on the Hub", 700),
-    Source(
-        "oasst_seed", "oasst_seed/realistic_seed_data.json", "Apache-2.0", "LAION-AI/Open-Assistant on GitHub", 180
-    ),
+    Source("oasst_seed", "oasst_seed/realistic_seed_data.json", "Apache-2.0", "LAION-AI/Open-Assistant on GitHub", 180),
     Source("oasst_zh", "oasst_zh/oaast_sft_zh.json", "Apache-2.0", "OpenAssistant/oasst1 on the Hub", 120),
 )
 
@@ -110,9 +106,17 @@ def near_copies(vectors: NDArray[np.float32], cosine: float) -> list[int]:
     return [find(row) for row in range(len(vectors))]
 
 
-def split(rows: Sequence[Row], groups: Sequence[int], held_out: float) -> NDArray[np.bool_]:
-    """Which rows are held out: whole groups of near-copies, drawn by the key of the group's first row."""
-    return np.array([Random(f"split:{rows[group].key}").random() < held_out for group in groups])
+def split(rows: Sequence[Row], groups: Sequence[int], first: float, last: float) -> NDArray[np.bool_]:
+    """Which rows are held out: whole groups of near-copies whose draw, by the key of the first row, is in a range.
+
+    Args:
+        rows: The rows.
+        groups: Their groups, as ``near_copies`` gives them.
+        first: The least draw of a held-out group, from 0 to 1.
+        last: The draw that is no longer held out.
+    """
+    draws = [Random(f"split:{rows[group].key}").random() for group in groups]
+    return np.array([first <= draw < last for draw in draws])
 
 
 def _is_chinese(text: str) -> bool:
@@ -150,16 +154,11 @@ def _toolformer(source: str, records: list[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _message_tree(source: str, records: list[dict[str, Any]]) -> Iterator[Row]:
-    parents = {record["user_message_id"]: record for record in records}
+    """First questions with their first answers; later turns depend on what was said before."""
+    openings = {record["user_message_id"]: record for record in records if record["parent_message_id"] is None}
     for record in records:
-        if record["role"] != "assistant":
-            continue
-        turns: list[str] = []
-        parent = parents.get(record["parent_message_id"])
-        while parent is not None:
-            turns.insert(0, parent["text"])
-            parent = parents.get(parent["parent_message_id"])
-        yield Row(source, "\n\n".join(turns), record["text"])
+        if record["role"] == "assistant" and record["parent_message_id"] in openings:
+            yield Row(source, openings[record["parent_message_id"]]["text"], record["text"])
 
 
 _READERS = {"gpteacher": _toolformer, "oasst_seed": _message_tree}

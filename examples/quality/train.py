@@ -31,11 +31,13 @@ from im_datasets.models import EMBEDDED_SHA256
 from im_datasets.surface import Surface
 
 SEED = 0
-HELD_OUT = 0.25
+HELD_OUT = (0.25, 0.5)
+"""The draws that are held out. Settings were compared on the rows drawn below 0.25, which now are training rows."""
 NEAR_COPY = 0.9
-SAME_ANSWER = 0.9
-UNITS = 16
-EPOCHS = 8
+SAME_ANSWER = 0.8
+NEIGHBOURS = 3
+UNITS = 32
+EPOCHS = 12
 BATCH = 256
 RATE = 4e-3
 DECAY = 1e-3
@@ -45,11 +47,12 @@ VECTOR_SCALES = {"response": 0.03, "product": 0.3, "difference": 0.3}
 ORDER = 2.0
 """Weight of the order of own and spoiled answer against the sign of either logit."""
 KIND_WEIGHTS = {
-    "cut": 3.0,
+    "cut": 3.5,
     "echo": 3.0,
     "evasion": 1.5,
-    "nearest neighbour's": 1.5,
-    "shortened": 4.0,
+    "nearest neighbour's": 2.0,
+    "rambling": 0.5,
+    "shortened": 6.0,
     "vague": 2.0,
 }
 ORDER_ONLY = ("shortened",)
@@ -133,7 +136,7 @@ def tabulate(rows: Sequence[Row]) -> Table:
     asked = Embedder(device="cpu").embed([row.instruction for row in rows])
     answered = Embedder(device="cpu").embed([row.response for row in rows])
     groups = near_copies(asked, NEAR_COPY)
-    held = split(rows, groups, HELD_OUT)
+    held = split(rows, groups, *HELD_OUT)
     examples: list[Example] = []
     own: list[int] = []
     for number, row in enumerate(rows):
@@ -225,8 +228,7 @@ def evaluate_preferences(head: Head, folder: Path) -> dict[str, Any]:
     return {
         "preferences": {name: {"judge": sets[name].judge} | figures[name] for name in figures},
         "preference_files": {
-            path: _digest(folder / path)
-            for path in sorted({path for name in figures for path in sets[name].paths})
+            path: _digest(folder / path) for path in sorted({path for name in figures for path in sets[name].paths})
         },
     }
 
@@ -252,16 +254,16 @@ def describe(data: Path, rows: Sequence[Row], table: Table) -> dict[str, Any]:
         },
         "examples": {
             side: dict(
-                sorted(
-                    Counter(e.kind for e, h in zip(table.examples, table.held, strict=True) if h == flag).items()
-                )
+                sorted(Counter(e.kind for e, h in zip(table.examples, table.held, strict=True) if h == flag).items())
             )
             for side, flag in (("train", False), ("held_out", True))
         },
         "settings": {
             "seed": SEED,
-            "held_out": HELD_OUT,
+            "held_out_draws": list(HELD_OUT),
             "near_copy_cosine": NEAR_COPY,
+            "same_answer_cosine": SAME_ANSWER,
+            "neighbours": NEIGHBOURS,
             "units": UNITS,
             "epochs": EPOCHS,
             "batch": BATCH,
@@ -275,9 +277,7 @@ def describe(data: Path, rows: Sequence[Row], table: Table) -> dict[str, Any]:
             "features": ["response * 384", "product * 384", "difference * 384", "cosine", *Surface._fields],
             "unused": list(UNUSED),
         },
-        "versions": {
-            name: version(name) for name in ("torch", "numpy", "transformers", "tokenizers", "safetensors")
-        },
+        "versions": {name: version(name) for name in ("torch", "numpy", "transformers", "tokenizers", "safetensors")},
         "limits": LIMITS,
     }
 
@@ -288,7 +288,14 @@ LIMITS = [
     "Reads the meaning of the first 256 tokens of instruction and response; a long conversation's last question "
     "may lie beyond.",
     "A response of fewer than six words cannot be cut or scrambled here, so neither is measured on such.",
-    "Preferences were never trained on, but were looked at while the design was chosen.",
+    "About 75 variants of features, degradations, weights and settings were compared on other held-out rows and on "
+    "the preference sets. The held-out rows of this record were drawn after the settings were fixed and were scored "
+    "once; the preference sets could not be drawn anew, so their figures are those of a chosen variant: optimistic.",
+    "While variants were compared, and because the figures there were low, Chinese rows were cut from 447 to 120, "
+    "conversations of several turns were left out, and a neighbour whose response has a cosine of 0.8 or more (first "
+    "0.9) with the row's own no longer counts as a degradation. Chinese and conversations are therefore weaker than "
+    "the overall figures say: see held_out_by_source.",
+    "Held-out empty phrases and evasions were not trained on, but are the same that variants were compared on.",
     "The same bytes are promised for the same versions on the same kind of processor.",
 ]
 
@@ -300,10 +307,10 @@ def _nearest(
     groups: NDArray[np.int64],
     held: NDArray[np.bool_],
 ) -> list[int]:
-    """The two rows on the same side with the nearest instructions that are no near-copies and have other answers."""
+    """The few rows on the same side with the nearest instructions that are no near-copies and have other answers."""
     allowed = (held == held[row]) & (groups != groups[row]) & (answered @ answered[row] < SAME_ANSWER)
     closeness = np.where(allowed, asked @ asked[row], -2)
-    return [i for i in np.argsort(-closeness, kind="stable")[:2].tolist() if allowed[i]]
+    return [i for i in np.argsort(-closeness, kind="stable")[:NEIGHBOURS].tolist() if allowed[i]]
 
 
 def _least_spread(spread: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -120,9 +120,7 @@ class Indicator(ABC):
     def score_pairs(self, pairs: Pairs) -> dict[str, list[float]]:
         """Score the pairs that can be scored; the others are NaN."""
         rows = [row for row, reason in enumerate(pairs.reasons) if not reason]
-        scores = (
-            self.score([pairs.instructions[r] for r in rows], [pairs.responses[r] for r in rows]) if rows else {}
-        )
+        scores = self.score([pairs.instructions[r] for r in rows], [pairs.responses[r] for r in rows]) if rows else {}
         return {name: _scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
 
     def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:  # noqa: ARG002

@@ -78,9 +78,7 @@ class KNNDistance(Indicator):
             raise IndicatorError(f"k={self.k} is no neighbour; pass 1 or more")
         for name, kind in (("metric", Metric), ("text", Text)):
             if getattr(self, name) not in get_args(kind):
-                raise IndicatorError(
-                    f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(get_args(kind))}"
-                )
+                raise IndicatorError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(get_args(kind))}")
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -180,9 +178,7 @@ class KNNDistance(Indicator):
         order = np.argsort(keys, kind="stable")
         return self._fitted(keys[order], lambda: vectors[order])
 
-    def _scorable(
-        self, dataset: "Dataset | IterableDataset", batch_size: int
-    ) -> Iterator[tuple[list[str], list[str]]]:
+    def _scorable(self, dataset: "Dataset | IterableDataset", batch_size: int) -> Iterator[tuple[list[str], list[str]]]:
         """Instructions and responses of the rows that can be scored, batch by batch."""
         for batch in dataset.iter(batch_size):
             pairs = (self.columns or Columns.detect(list(batch))).pairs(batch)
@@ -315,9 +311,7 @@ def pair_keys(instructions: Sequence[str], responses: Sequence[str]) -> Keys:
         >>> len(pair_keys(["Name a fruit."], ["An apple."]))
         1
     """
-    return np.array(
-        [_pair_key(*pair) for pair in zip(instructions, responses, strict=True)], dtype=f"S{KEY_BYTES}"
-    )
+    return np.array([_pair_key(*pair) for pair in zip(instructions, responses, strict=True)], dtype=f"S{KEY_BYTES}")
 
 
 def _pair_key(instruction: str, response: str) -> bytes:

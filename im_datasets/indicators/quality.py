@@ -163,9 +163,7 @@ def unpack(tensors: dict[str, NDArray[Any]]) -> Head:
     """
     vectors = tensors["vectors"].astype(np.float64) * tensors["steps"].astype(np.float64)[..., None]
     hidden = np.concatenate([vectors.reshape(len(vectors), -1), tensors["rest"].astype(np.float64)], axis=1)
-    bias, output, output_bias = (
-        tensors[name].astype(np.float64) for name in ("hidden_bias", "output", "output_bias")
-    )
+    bias, output, output_bias = (tensors[name].astype(np.float64) for name in ("hidden_bias", "output", "output_bias"))
     return Head(hidden, bias, output, output_bias)
 
 

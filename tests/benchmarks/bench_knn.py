@@ -52,9 +52,7 @@ def main() -> None:
     exact = found[EXACT]
     facts = {f"{name}: largest error": _largest_error(distances, exact) for name, distances in found.items()}
     facts |= {
-        f"{name}: recall@{K}": _recall(distances, exact)
-        for name, distances in found.items()
-        if distances.ndim == 2
+        f"{name}: recall@{K}": _recall(distances, exact) for name, distances in found.items() if distances.ndim == 2
     }
     if APPROXIMATE in found:
         facts[f"{APPROXIMATE}: recall@{K} of {SAMPLE} rows"] = _our_recall(vectors, exact)

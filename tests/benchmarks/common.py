@@ -45,9 +45,7 @@ class Result:
 def arguments(description: str, *, rounds: int = 5) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="FILE", help="JSON or JSONL instruction dataset"
-    )
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="JSON or JSONL instruction dataset")
     parser.add_argument("--rows", type=int, metavar="N", help="only the first N rows")
     parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help="rounds per subject (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the results here too")

@@ -104,9 +104,7 @@ def test_load_tokenizer_refuses_a_revision_where_there_is_none(name: str, tokeni
 
 
 def test_load_tokenizer_out_of_reach_says_so() -> None:
-    with pytest.raises(
-        ModelError, match=r"^someone/something is not in the local cache and the Hub is out of reach"
-    ):
+    with pytest.raises(ModelError, match=r"^someone/something is not in the local cache and the Hub is out of reach"):
         load_tokenizer("someone/something")
 
 

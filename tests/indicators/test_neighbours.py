@@ -89,9 +89,7 @@ def test_knn_distances_equals_the_definition(vectors, data):
 @given(matrices.filter(lambda v: (np.linalg.norm(v.astype(np.float64), axis=1) > 1e-3).all()), st.data())
 def test_knn_distances_by_cosine_equals_the_definition(vectors, data):
     k = data.draw(st.integers(1, len(vectors) - 1))
-    np.testing.assert_allclose(
-        knn_distances(vectors, k, "cosine"), naive(vectors, k, "cosine"), rtol=1e-9, atol=1e-30
-    )
+    np.testing.assert_allclose(knn_distances(vectors, k, "cosine"), naive(vectors, k, "cosine"), rtol=1e-9, atol=1e-30)
 
 
 @pytest.mark.parametrize("offset", [0, 1, 300])
@@ -106,9 +104,7 @@ def test_knn_distances_is_exact_where_float32_cancels(offset):
 @pytest.mark.parametrize("k", [1, 6, 20])
 def test_knn_distances_agrees_with_scikit_learn(metric, k):
     vectors = clustered(700)
-    found, _ = (
-        NearestNeighbors(n_neighbors=k + 1, metric=metric, algorithm="brute").fit(vectors).kneighbors(vectors)
-    )
+    found, _ = NearestNeighbors(n_neighbors=k + 1, metric=metric, algorithm="brute").fit(vectors).kneighbors(vectors)
     # scikit-learn rounds in float32: its squares are off by up to 1e-6, and so are its cosines.
     power = 2 if metric == "euclidean" else 1
     np.testing.assert_allclose(knn_distances(vectors, k, metric) ** power, found[:, k] ** power, atol=2e-6)
@@ -265,9 +261,7 @@ SENTENCES = [
 def sentences() -> Dataset:
     """18 real pairs, one of them twice, and an unscorable row."""
     responses = [*SENTENCES, SENTENCES[0], ""]
-    return Dataset.from_dict(
-        {"instruction": ["Write a sentence."] * 20, "output": responses, "id": list(range(20))}
-    )
+    return Dataset.from_dict({"instruction": ["Write a sentence."] * 20, "output": responses, "id": list(range(20))})
 
 
 def test_fit_of_a_hand_worked_case():
@@ -290,9 +284,7 @@ def test_fitted_gives_a_new_row_its_distance_to_the_fitted_ones():
 def test_fitted_gives_nan_where_there_is_nothing_to_score_or_no_vector():
     fitted = on_line().fit(line("zero", "", "one", "many", "three"))
     assert fitted.rows == 4
-    np.testing.assert_array_equal(
-        fitted(batch("zero", "", "many", "few"))["im_knn_2"], [3, np.nan, np.nan, np.nan]
-    )
+    np.testing.assert_array_equal(fitted(batch("zero", "", "many", "few"))["im_knn_2"], [3, np.nan, np.nan, np.nan])
 
 
 @pytest.mark.parametrize("name", ["im_knn_3", "im_knn_25"])
@@ -316,9 +308,7 @@ def test_fit_by_another_number_writes_another_column():
 
 @pytest.mark.parametrize("rows", [batch("zero"), batch(""), {"instruction": [], "output": []}])
 def test_unfitted_call_names_the_fix(rows):
-    with pytest.raises(
-        NotFittedError, match=r"fit it first: ds\.map\(KNNDistance\(k=2\)\.fit\(ds\), batched=True\)"
-    ):
+    with pytest.raises(NotFittedError, match=r"fit it first: ds\.map\(KNNDistance\(k=2\)\.fit\(ds\), batched=True\)"):
         on_line()(rows)
 
 
@@ -396,11 +386,7 @@ def test_values_do_not_depend_on_how_fit_was_batched_or_rows_were_ordered(senten
 def test_rows_are_found_by_content_after_shuffle_and_filter(sentences, batch_size):
     fitted = KNNDistance().fit(sentences)
     expected = fitted(sentences[:])["im_knn_6"]
-    some = (
-        sentences.shuffle(seed=2)
-        .filter(lambda row: row["id"] % 3)
-        .map(fitted, batched=True, batch_size=batch_size)
-    )
+    some = sentences.shuffle(seed=2).filter(lambda row: row["id"] % 3).map(fitted, batched=True, batch_size=batch_size)
     np.testing.assert_array_equal(some["im_knn_6"][:], [expected[row] for row in some["id"]])
 
 
@@ -537,9 +523,7 @@ def test_fit_replaces_a_state_that_was_cut_short(cache):
 
 def test_fit_says_when_the_cache_folder_cannot_be_written(cache):
     cache.write_text("a file where the folder should be")
-    with pytest.raises(
-        OutputError, match=r"cannot write .*; set IM_DATASETS_CACHE to a folder with 0 MiB of room"
-    ):
+    with pytest.raises(OutputError, match=r"cannot write .*; set IM_DATASETS_CACHE to a folder with 0 MiB of room"):
         on_line().fit(line("zero", "one", "three"))
 
 

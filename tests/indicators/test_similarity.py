@@ -62,9 +62,7 @@ def test_similarity_embeds_instructions_and_responses():
 def test_similarity_of_real_texts_is_highest_for_an_echo_and_lower_off_topic():
     instruction = "Name three fruits that grow on trees."
     responses = [instruction, "Apples, pears and cherries grow on trees.", "The train leaves at noon."]
-    echo, answer, off_topic = Similarity()({"instruction": [instruction] * 3, "output": responses})[
-        "im_similarity"
-    ]
+    echo, answer, off_topic = Similarity()({"instruction": [instruction] * 3, "output": responses})["im_similarity"]
     assert echo == pytest.approx(1, abs=1e-6)
     assert 1 > answer > 0.5 > off_topic
 
@@ -73,9 +71,7 @@ def test_similarity_values_do_not_depend_on_the_batch():
     instructions = [f"Count to {n} {'slowly ' * n}please." for n in range(9)]
     responses = [" ".join(map(str, range(n + 1))) for n in range(9)]
     whole = Similarity()({"instruction": instructions, "output": responses})["im_similarity"]
-    rows = [
-        Similarity()({"instruction": [i], "output": [r]}) for i, r in zip(instructions, responses, strict=True)
-    ]
+    rows = [Similarity()({"instruction": [i], "output": [r]}) for i, r in zip(instructions, responses, strict=True)]
     assert [row["im_similarity"][0] for row in rows] == whole
 
 
