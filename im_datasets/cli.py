@@ -95,30 +95,36 @@ def mine(
     from im_datasets.columns import Columns
 
     mapping = None if columns is None else Columns.parse(columns)
-    mined = pipeline.mine(
-        data,
-        out,
-        rule=rule,
-        top_k=top_k,
-        fraction=fraction,
-        threshold=threshold,
-        per_group=None if per_group is None else _group(per_group),
-        near_duplicates=near_duplicates,
-        exclude_contaminated=None if exclude_contaminated is None else pipeline.evaluation_texts(exclude_contaminated),
-        columns=mapping,
-        every_turn=every_turn,
-        config=config,
-        split=split,
-        revision=revision,
-        streaming=streaming,
-        limit=limit,
-        seed=seed,
-        license=license,
-        language=language,
-        overwrite=overwrite,
-        command=_command(),
-        progress=not json_,
-    )
+    try:
+        mined = pipeline.mine(
+            data,
+            out,
+            rule=rule,
+            top_k=top_k,
+            fraction=fraction,
+            threshold=threshold,
+            per_group=None if per_group is None else _group(per_group),
+            near_duplicates=near_duplicates,
+            exclude_contaminated=None
+            if exclude_contaminated is None
+            else pipeline.evaluation_texts(exclude_contaminated),
+            columns=mapping,
+            every_turn=every_turn,
+            config=config,
+            split=split,
+            revision=revision,
+            streaming=streaming,
+            limit=limit,
+            seed=seed,
+            license=license,
+            language=language,
+            overwrite=overwrite,
+            command=_command(),
+            progress=not json_,
+        )
+    except KeyboardInterrupt:
+        typer.echo("\nim-datasets: interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
     _print_mined(mined, as_json=json_)
 
 
@@ -143,9 +149,6 @@ def main() -> None:
     except ImDatasetsError as error:
         typer.echo(f"im-datasets: error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("im-datasets: interrupted; nothing was written", err=True)
-        sys.exit(130)
 
 
 def _print_mined(mined: "Mined", *, as_json: bool) -> None:

@@ -291,10 +291,12 @@ def _written_whole(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _progress_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the bars of `datasets` for a while."""
-    before = is_progress_bar_enabled()
-    (enable_progress_bars if shown else disable_progress_bars)()
+    """Hide the bars of `datasets` for a while, unless they are wanted; never show what the user switched off."""
+    hide = not shown and is_progress_bar_enabled()
+    if hide:
+        disable_progress_bars()
     try:
         yield
     finally:
-        (enable_progress_bars if before else disable_progress_bars)()
+        if hide:
+            enable_progress_bars()

@@ -67,7 +67,7 @@ def test_mine_json_is_for_machines(data, tmp_path):
         (["rows.jsonl", "--top-k", 2, "--columns", "nonsense"], 1, "nonsense"),
         (["rows.jsonl", "--top-k", 2, "--per-group", "a"], 1, "COLUMN=QUOTA"),
         (["rows.jsonl", "--top-k", 2, "--limit", 0], 1, "limit"),
-        (["rows.jsonl", "--top-k", "two"], 2, "two"),
+        (["rows.jsonl", "--top-k", "two"], 2, "--top-k"),
     ],
 )
 def test_mine_bad_input_is_one_clear_line(data, tmp_path, args, status, line):
