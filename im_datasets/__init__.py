@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from im_datasets.columns import Columns
     from im_datasets.embedding import Embedder
     from im_datasets.errors import ImDatasetsError
+    from im_datasets.hub import push_selected
+    from im_datasets.metric_modules import metric
     from im_datasets.mining import InstructMining
     from im_datasets.pipeline import mine
+    from im_datasets.published import load_selection
     from im_datasets.record import ScoringRecord
     from im_datasets.rule import LinearRule
     from im_datasets.scoring import score
     from im_datasets.selection import Selection, select
     from im_datasets.source import load_source
+    from im_datasets.verification import verify
 
 __version__ = "0.1.0"
 
@@ -28,10 +32,14 @@ _MODULES = {
     "LinearRule": "rule",
     "ScoringRecord": "record",
     "Selection": "selection",
+    "load_selection": "published",
     "load_source": "source",
+    "metric": "metric_modules",
     "mine": "pipeline",
+    "push_selected": "hub",
     "score": "scoring",
     "select": "selection",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -43,10 +51,14 @@ __all__ = [
     "ScoringRecord",
     "Selection",
     "__version__",
+    "load_selection",
     "load_source",
+    "metric",
     "mine",
+    "push_selected",
     "score",
     "select",
+    "verify",
 ]
 
 

@@ -1,141 +1,319 @@
-"""Texts in, vectors out: batches by token budget, sorted by length, identical inputs once, row order restored.
+"""Items in, values out: batches by token budget, sorted by length, tokenised ahead, row order restored.
 
-Knows nothing of models: the caller hands over token ids and a function that runs one batch.
+Knows nothing of models: the caller hands over how items become tokens and a function that runs one batch.
 
-Every sequence is padded to the next multiple of ``LENGTH_MULTIPLE`` above its *own* length and only meets
-sequences of that same padded length, and a batch is filled up with copies until its tokens are a multiple of
-``KERNEL_ROWS``. On such a number of rows the CPU's matrix products give each row the same bits wherever it stands:
-a text's value does not depend on the company it is in, and little is spent on padding.
+Every sequence is padded to a length that its *own* length says and only meets sequences of that same padded
+length, and a batch is filled up with copies until its tokens are a multiple of ``kernel_rows``. On such a number of
+rows the CPU's matrix products give each row the same bits wherever it stands: an item's value does not depend on the
+company it is in, and little is spent on padding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from math import gcd
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTH_MULTIPLE = 4
-"""Sequences are padded to a multiple of this: 1.5 tokens on average."""
-
-WINDOW = 32
-"""Batches per worker that are laid out in advance."""
-
 KERNEL_ROWS = 16
-"""The tokens of a batch are a multiple of this."""
+"""The tokens of a batch on a CPU are a multiple of this."""
+
+STEPS = ((48, 4), (128, 8))
+"""Sequences of up to so many tokens are padded to a multiple of that, longer ones to one of ``KERNEL_ROWS``: short ones
+are many, so that copies that fill up a batch cost less than padding; with long ones it is the other way round."""
+
+SLICE = 1024
+"""Items that are tokenised at a time, while the slice before runs."""
 
 Listener = Callable[[int, int], object]
 """Told how much of the work at hand is done, and how much there is."""
 
-_LISTENER: ContextVar[Listener | None] = ContextVar("im_datasets_listener", default=None)
 
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """One batch of equally padded sequences.
+@dataclass
+class Meter:
+    """What the work inside a ``metering`` block comes to.
 
     Attributes:
-        rows: Which sequences these are, shape (n,); fewer than the rows of the arrays when copies fill up.
-        input_ids: Shape (batch, length), int64.
-        attention_mask: Shape (batch, length), int64; 1 marks a real token.
+        listener: Called with (done, total), in any unit, as the work at hand goes on; None tells nobody.
+        tokens: Real tokens that went through a model.
+        truncated: Rows of which an input was cut to the model's length.
+        reused: Model inputs whose values were in the store already.
+        computed: Model inputs that went through a model.
     """
 
-    rows: NDArray[np.int64]
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
+    listener: Listener | None = None
+    tokens: int = 0
+    truncated: int = 0
+    reused: int = 0
+    computed: int = 0
+
+
+_METER: ContextVar[Meter | None] = ContextVar("im_datasets_meter", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Have ``listener(done, total)`` called as long work inside the block goes on.
+def metering(listener: Listener | None = None) -> Iterator[Meter]:
+    """Count the work inside the block, and have ``listener(done, total)`` called as long work goes on.
 
-    ``run_in_batches`` counts real tokens of one call; a search counts rows. The innermost listener is told.
+    The innermost block counts.
 
     Example:
         >>> seen = []
-        >>> with listening(lambda done, total: seen.append((done, total))):
+        >>> with metering(lambda done, total: seen.append((done, total))) as meter:
         ...     report(2, 3)
-        >>> seen
-        [(2, 3)]
+        ...     count(tokens=5)
+        >>> seen, meter.tokens
+        ([(2, 3)], 5)
     """
-    token = _LISTENER.set(listener)
+    meter = Meter(listener)
+    token = _METER.set(meter)
     try:
-        yield
+        yield meter
     finally:
-        _LISTENER.reset(token)
+        _METER.reset(token)
 
 
 def report(done: int, total: int) -> None:
     """Tell the listener, if there is one, that ``done`` of ``total`` is done."""
-    listener = _LISTENER.get()
-    if listener is not None:
-        listener(done, total)
+    meter = _METER.get()
+    if meter is not None and meter.listener is not None:
+        meter.listener(done, total)
 
 
-def token_batches(sequences: Sequence[Sequence[int]], *, pad_id: int, token_budget: int) -> Iterator[TokenBatch]:
-    """Cut sequences into batches of one padded length each, longest first.
+def count(*, tokens: int = 0, truncated: int = 0, reused: int = 0, computed: int = 0) -> None:
+    """Add to the meter, if there is one."""
+    meter = _METER.get()
+    if meter is not None:
+        meter.tokens += tokens
+        meter.truncated += truncated
+        meter.reused += reused
+        meter.computed += computed
 
-    Args:
-        sequences: Token ids, one list per sequence, none empty.
-        pad_id: The id that fills up.
-        token_budget: Tokens per batch, padding included; where the fewest sequences that make a multiple of
-            ``KERNEL_ROWS`` are already more than that, they still are one batch.
 
-    Yields:
-        Batches that together hold every sequence once.
+class Tokens(NamedTuple):
+    """One item as a model reads it.
+
+    Attributes:
+        ids: Token ids; at least one.
+        start: Where the second part begins: the second text of a pair, or the tokens that are scored.
+        group: Only sequences of one group meet in a batch.
+        truncated: Whether the item was longer than the model reads.
     """
-    padded = np.array([_round_up(len(s), LENGTH_MULTIPLE) for s in sequences], dtype=np.int64)
-    for length in np.unique(padded)[::-1].tolist():
-        rows = np.flatnonzero(padded == length)
-        fewest = _fewest(length)
-        size = max(fewest, token_budget // length // fewest * fewest)
-        for start in range(0, len(rows), size):
-            yield _batch(sequences, rows[start : start + size], length, pad_id)
+
+    ids: Sequence[int]
+    start: int = 0
+    group: int = 0
+    truncated: bool = False
 
 
-def run_in_batches(
-    sequences: Sequence[Sequence[int]],
-    forward: Callable[[TokenBatch], NDArray[np.float32]],
-    *,
-    width: int,
-    pad_id: int,
-    token_budget: int,
-    workers: int = 1,
-) -> NDArray[np.float32]:
-    """Run ``forward`` over every distinct sequence once and put the results in row order.
-
-    The listener is told the real tokens done and to be done in this call, after each batch.
+def padded_length(tokens: int, longest: int | None = None) -> int:
+    """The length that a sequence is padded to.
 
     Args:
-        sequences: Token ids, one list per sequence, none empty.
-        forward: From a batch to an array of shape (batch, width). On a MemoryError it is given the two halves
-            of the batch instead.
-        width: Values per sequence.
+        tokens: Its own length.
+        longest: No sequence is padded beyond.
+
+    Example:
+        >>> padded_length(9), padded_length(97), padded_length(129), padded_length(129, longest=130)
+        (12, 104, 144, 130)
+    """
+    multiple = next((multiple for most, multiple in STEPS if tokens <= most), KERNEL_ROWS)
+    padded = _round_up(tokens, multiple)
+    return padded if longest is None else max(tokens, min(padded, longest))
+
+
+class TokenBudget:
+    """Tokens per batch, padding included; shrinks for good when a batch does not fit."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def shrink(self, tokens: int) -> None:
+        """Allow no more than that from now on."""
+        self.tokens = min(self.tokens, tokens)
+
+    def __repr__(self) -> str:
+        return f"TokenBudget({self.tokens})"
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """One batch of equally padded sequences, padded on the right.
+
+    Attributes:
+        rows: Which items these are, shape (n,); fewer than the rows of the arrays when copies fill up.
+        input_ids: Shape (batch, length), int64.
+        lengths: Real tokens of each sequence, shape (batch,), int64.
+        starts: Where each sequence's second part begins, shape (batch,), int64.
+        group: The group of all of them.
+    """
+
+    rows: NDArray[np.int64]
+    input_ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    group: int = 0
+
+    @property
+    def attention_mask(self) -> NDArray[np.int64]:
+        """1 for a real token, shape (batch, length)."""
+        return (np.arange(self.input_ids.shape[1]) < self.lengths[:, None]).astype(np.int64)
+
+
+class Computed(NamedTuple):
+    """What became of some items.
+
+    Attributes:
+        values: Shape (n, width), float32.
+        truncated: Shape (n,), bool: the item was longer than the model reads.
+    """
+
+    values: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+
+
+Forward = Callable[[TokenBatch], NDArray[np.float32]]
+"""From a batch to an array of shape (batch, width); a MemoryError has it called again with half of the batch."""
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """How sequences are put together.
+
+    Attributes:
         pad_id: The id that fills up.
-        token_budget: Tokens per batch, padding included.
+        budget: Tokens per batch; where the fewest sequences that make a multiple of ``kernel_rows`` are already
+            more than that, they still are one batch.
+        longest: No sequence is padded beyond: positions that the model has; None where there is no end to them.
+        kernel_rows: The tokens of a batch are a multiple of this; 1 where bits need not be the same.
         workers: Threads that each run a batch at a time.
-
-    Returns:
-        Shape (len(sequences), width), float32.
-
-    Raises:
-        MemoryError: The smallest possible batch does not fit either.
     """
-    distinct: dict[tuple[int, ...], int] = {}
-    places = [distinct.setdefault(tuple(s), len(distinct)) for s in sequences]
-    unique = list(distinct)
-    results = np.empty((len(unique), width), dtype=np.float32)
-    done, total = 0, sum(map(len, unique))
-    batches = token_batches(unique, pad_id=pad_id, token_budget=token_budget)
-    for batch, values in _in_threads(batches, lambda batch: _run_or_halve(batch, forward), workers):
-        results[batch.rows] = values[: len(batch.rows)]
-        done += int(batch.attention_mask[: len(batch.rows)].sum())
-        report(done, total)
-    return results[places] if places else results
+
+    pad_id: int
+    budget: TokenBudget
+    longest: int | None = None
+    kernel_rows: int = KERNEL_ROWS
+    workers: int = 1
+
+    def batches(self, slices: Iterable[Sequence[tuple[int, Tokens]]]) -> Iterator[TokenBatch]:
+        """Cut a stream of numbered sequences into batches of one padded length and one group each.
+
+        Yields:
+            Batches that together hold every sequence once: full ones as they fill up, then the rest, longest
+            first.
+        """
+        waiting: dict[tuple[int, int], list[tuple[int, Tokens]]] = defaultdict(list)
+        for piece in slices:
+            for row, tokens in piece:
+                kind = (padded_length(len(tokens.ids), self.longest), tokens.group)
+                waiting[kind].append((row, tokens))
+                if len(waiting[kind]) >= self._most(kind[0]):
+                    yield self._batch(waiting.pop(kind), kind[0])
+        for length, group in sorted(waiting, reverse=True):
+            yield self._batch(waiting[length, group], length)
+
+    def run(
+        self,
+        items: Sequence[Any],
+        tokenize: Callable[[Sequence[Any]], Sequence[Tokens]],
+        forward: Forward,
+        *,
+        width: int,
+        size: Callable[[Any], int] = len,
+        on_batch: Callable[[NDArray[np.int64], Computed], object] | None = None,
+    ) -> Computed:
+        """Run ``forward`` over every item once and put the results in the order of the items.
+
+        The listener is told the share that is done after each batch, the meter the real tokens.
+
+        Args:
+            items: What is to be computed; the caller leaves out copies.
+            tokenize: From some items to their tokens, in order. Called in another thread, a slice at a time.
+            forward: Runs a batch.
+            width: Values per item.
+            size: An item's length in characters, by which the items are sorted before they are tokenised.
+            on_batch: Told the places of a batch's items and their results as soon as they are there.
+
+        Raises:
+            MemoryError: The smallest possible batch does not fit either.
+        """
+        found = Computed(np.empty((len(items), width), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
+        sizes = np.array([size(item) for item in items], dtype=np.int64)
+        order = np.argsort(-sizes, kind="stable").tolist()
+
+        def sliced() -> Iterator[list[tuple[int, Tokens]]]:
+            for start in range(0, len(order), SLICE):
+                rows = order[start : start + SLICE]
+                known = tokenize([items[row] for row in rows])
+                found.truncated[rows] = [tokens.truncated for tokens in known]
+                yield list(zip(rows, known, strict=True))
+
+        done, total = 0, int(sizes.sum()) + len(items)
+        batches = self.batches(_ahead(sliced()))
+        for batch, values in _in_threads(batches, lambda batch: self._run_or_halve(batch, forward), self.workers):
+            real = len(batch.rows)
+            found.values[batch.rows] = values[:real]
+            if on_batch is not None:
+                on_batch(batch.rows, Computed(values[:real], found.truncated[batch.rows]))
+            done += int(sizes[batch.rows].sum()) + real
+            count(tokens=int(batch.lengths[:real].sum()), computed=real)
+            report(done, total)
+        return found
+
+    def _most(self, length: int) -> int:
+        """Sequences of a padded length that make a full batch."""
+        fewest = self._fewest(length)
+        return max(fewest, self.budget.tokens // length // fewest * fewest)
+
+    def _fewest(self, length: int) -> int:
+        """The fewest sequences of a padded length whose tokens are a multiple of ``kernel_rows``."""
+        return self.kernel_rows // gcd(self.kernel_rows, length)
+
+    def _batch(self, members: list[tuple[int, Tokens]], length: int) -> TokenBatch:
+        rows = np.array([row for row, _ in members], dtype=np.int64)
+        copies = _round_up(len(members), self._fewest(length)) - len(members)
+        sequences = [tokens for _, tokens in members] + [members[0][1]] * copies
+        input_ids = np.full((len(sequences), length), self.pad_id, dtype=np.int64)
+        for place, tokens in enumerate(sequences):
+            input_ids[place, : len(tokens.ids)] = tokens.ids
+        lengths = np.array([len(tokens.ids) for tokens in sequences], dtype=np.int64)
+        starts = np.array([tokens.start for tokens in sequences], dtype=np.int64)
+        return TokenBatch(rows, input_ids, lengths, starts, sequences[0].group)
+
+    def _run_or_halve(self, batch: TokenBatch, forward: Forward) -> NDArray[np.float32]:
+        """Run a batch, in two halves if it does not fit or one of its size did not: shape (batch, width)."""
+        number, length = batch.input_ids.shape
+        fewest = self._fewest(length)
+        if number <= fewest or batch.input_ids.size <= self.budget.tokens:
+            try:
+                return forward(batch)
+            except MemoryError:
+                if number <= fewest:
+                    raise
+                self.budget.shrink(batch.input_ids.size // 2)
+        cut = _round_up(number // 2, fewest)
+        halves = [_part(batch, slice(None, cut)), _part(batch, slice(cut, None))]
+        return np.concatenate([self._run_or_halve(half, forward) for half in halves])
+
+
+def _part(batch: TokenBatch, part: slice) -> TokenBatch:
+    ids, lengths, starts = batch.input_ids[part], batch.lengths[part], batch.starts[part]
+    return replace(batch, input_ids=ids, lengths=lengths, starts=starts)
+
+
+def _ahead(iterator: Iterator[Any]) -> Iterator[Any]:
+    """What an iterator gives, the next thing being made in a thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, end)
+        while (piece := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield piece
 
 
 def _in_threads(
@@ -143,45 +321,19 @@ def _in_threads(
 ) -> Iterator[tuple[TokenBatch, NDArray[np.float32]]]:
     """Each batch with its values, in order; a stop lets the batches that run finish and starts no more."""
     pool = ThreadPoolExecutor(workers)
+    flying: deque[tuple[TokenBatch, Future[NDArray[np.float32]]]] = deque()
     try:
-        while window := list(islice(batches, WINDOW * workers)):
-            yield from zip(window, pool.map(run, window), strict=True)
+        for batch in batches:
+            flying.append((batch, pool.submit(run, batch)))
+            if len(flying) > 2 * workers:
+                first, values = flying.popleft()
+                yield first, values.result()
+        while flying:
+            first, values = flying.popleft()
+            yield first, values.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _run_or_halve(batch: TokenBatch, forward: Callable[[TokenBatch], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Run a batch, in two halves if it does not fit: shape (batch, width)."""
-    count, length = batch.input_ids.shape
-    try:
-        return forward(batch)
-    except MemoryError:
-        if count <= _fewest(length):
-            raise
-    cut = _round_up(count // 2, _fewest(length))
-    halves = [
-        TokenBatch(batch.rows[part], batch.input_ids[part], batch.attention_mask[part])
-        for part in (slice(None, cut), slice(cut, None))
-    ]
-    return np.concatenate([_run_or_halve(half, forward) for half in halves])
-
-
-def _fewest(length: int) -> int:
-    """The fewest sequences of a padded length whose tokens are a multiple of ``KERNEL_ROWS``."""
-    return KERNEL_ROWS // gcd(KERNEL_ROWS, length)
-
-
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def _batch(sequences: Sequence[Sequence[int]], rows: NDArray[np.int64], length: int, pad_id: int) -> TokenBatch:
-    copies = _round_up(len(rows), _fewest(length)) - len(rows)
-    members = [*rows.tolist(), *[int(rows[0])] * copies]
-    input_ids = np.full((len(members), length), pad_id, dtype=np.int64)
-    attention_mask = np.zeros((len(members), length), dtype=np.int64)
-    for place, row in enumerate(members):
-        ids = sequences[row]
-        input_ids[place, : len(ids)] = ids
-        attention_mask[place, : len(ids)] = 1
-    return TokenBatch(rows, input_ids, attention_mask)

@@ -6,14 +6,17 @@ value looks like is met row by row in ``turns``. Where names allow two readings,
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 from im_datasets.errors import ColumnsError
 from im_datasets.layouts import NAMES, find_fields, is_message_tree
 from im_datasets.turns import Reason as Reason
 from im_datasets.turns import (
+    Spoken,
     Turn,
     UnscorableRow,
+    as_text,
     is_media_reference,
     is_no_input,
     pair_at,
@@ -38,14 +41,32 @@ class Pairs:
     """Instruction-response pairs of a batch, one per row.
 
     Attributes:
-        instructions: Shape (n,); empty where there is a reason.
+        contexts: What each response answers, as (role, text) turns, shape (n,); empty where there is a reason.
         responses: Shape (n,); empty where there is a reason.
         reasons: Shape (n,); a `Reason` as text, or an empty string for a row that can be scored.
     """
 
-    instructions: list[str]
+    contexts: list[Spoken]
     responses: list[str]
     reasons: list[str]
+
+    @classmethod
+    def of(cls, instructions: Sequence[str], responses: Sequence[str]) -> Self:
+        """Pairs of one user turn and its response each, all of them scorable."""
+        contexts: list[Spoken] = [(("user", text),) for text in instructions]
+        return cls(contexts, list(responses), [""] * len(contexts))
+
+    @cached_property
+    def instructions(self) -> list[str]:
+        """Each context as one text, shape (n,)."""
+        return [as_text(context) for context in self.contexts]
+
+    def scorable(self) -> tuple[list[int], Self]:
+        """The rows without a reason, and their pairs."""
+        rows = [row for row, reason in enumerate(self.reasons) if not reason]
+        if len(rows) == len(self):
+            return rows, self
+        return rows, type(self)([self.contexts[r] for r in rows], [self.responses[r] for r in rows], [""] * len(rows))
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -71,7 +92,7 @@ class Columns:
         turn: Column that says which assistant turn is the response, counted from 0; None takes the last.
 
     Raises:
-        ColumnsError: No field says where the response stands.
+        ColumnsError: No field says where the response stands, or two fields name one column.
 
     Example:
         >>> columns = Columns.detect(["instruction", "input", "output"])
@@ -94,6 +115,9 @@ class Columns:
                 f"Columns({self.mapping}) does not say where the response stands; name response=, messages= or "
                 "instances="
             )
+        names = list(self.mapping.values())
+        if len(set(names)) < len(names):
+            raise ColumnsError(f"Columns({self.mapping}) names a column twice; name a column of its own for each")
 
     @classmethod
     def detect(cls, names: Iterable[str]) -> Self:
@@ -202,6 +226,24 @@ class Columns:
         pairs = [self._pair(row) for row in self._rows(batch)]
         return Pairs([pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs])
 
+    def check_instruction(self, batch: Mapping[str, Sequence[Any]]) -> None:
+        """Refuse a mapping of the response alone where the responses hold no conversation to take the instruction from.
+
+        Args:
+            batch: Some rows.
+
+        Raises:
+            ColumnsError: No row of them has an instruction.
+        """
+        if set(self.mapping) != {"response"}:
+            return
+        reasons = self.pairs(batch).reasons
+        if reasons and all(reason == Reason.MISSING_INSTRUCTION for reason in reasons):
+            raise ColumnsError(
+                f"{self.response!r} holds responses alone; name instruction= too, as in --columns "
+                f"instruction=q,response={self.response} or Columns(instruction='q', response={self.response!r})"
+            )
+
     def conversations(self, batch: Mapping[str, Sequence[Any]]) -> list[list[Turn]]:
         """All turns of each row; no turns where the row cannot be read.
 
@@ -218,12 +260,12 @@ class Columns:
             for row in zip(*(batch[name] for name in mapping.values()), strict=True)
         ]
 
-    def _pair(self, row: dict[str, Any]) -> tuple[str, str, str]:
+    def _pair(self, row: dict[str, Any]) -> tuple[Spoken, str, str]:
         try:
             turn = row.get("turn")
             return (*pair_at(_turns(row), turn if isinstance(turn, int) else -1), "")
         except UnscorableRow as problem:
-            return "", "", str(problem.reason)
+            return (), "", str(problem.reason)
 
 
 _CHOSEN_LAYOUTS = ("preference", "chosen answer")

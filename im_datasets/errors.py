@@ -29,8 +29,20 @@ class ModelError(ImDatasetsError):
     """A model or tokenizer is missing, of the wrong kind, or not what it claims to be."""
 
 
+class EngineError(ImDatasetsError):
+    """Rows cannot be scored where it was asked: no cluster, one that differs, or workers that are lost."""
+
+
 class RuleError(ImDatasetsError):
     """A rule is unknown, malformed, or asks for columns that are not there."""
+
+
+class CalibrationError(ImDatasetsError):
+    """Finetuning runs cannot be read, made or fitted as asked."""
+
+
+class ModuleNameError(ImDatasetsError):
+    """An `evaluate` module is not one of those that ship."""
 
 
 class SelectionError(ImDatasetsError):
@@ -39,6 +51,14 @@ class SelectionError(ImDatasetsError):
 
 class OutputError(ImDatasetsError):
     """An output folder cannot be written without losing something."""
+
+
+class HubError(ImDatasetsError):
+    """A repository on the Hub could not be read or written."""
+
+
+class ConflictError(HubError):
+    """Somebody else changed what a push would have written."""
 
 
 class MissingExtraError(ImDatasetsError):

@@ -18,10 +18,12 @@ from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, Json, NamedSplit, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
 from im_datasets.errors import SourceError
+from im_datasets.turns import mark_half_pairs
 
 FORMATS = {
     ".json": "json",
@@ -34,14 +36,17 @@ FORMATS = {
 """Suffix → loader; each may be followed by .gz, .bz2 or .xz."""
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"}
+_RESULT_MARKS = ("record.json", "instructmining.json")
+"""What lies in a folder of selected rows, written by ``mine`` or published by ``push``."""
+
+_NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json", *_RESULT_MARKS}
 _SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _INT64 = 2**63
-_FAILURES = (DatasetsError, pa.ArrowException, ValueError, OSError, EOFError, KeyError, TypeError)
+_FAILURES = (DatasetsError, pa.ArrowException, ValueError, OSError, EOFError, KeyError, TypeError, RecursionError)
 """What the loaders raise over a file they cannot read."""
 
 
@@ -53,7 +58,7 @@ def find_files(data: str) -> dict[str, list[Path]]:
 
     Returns:
         Split → files in order of their names; a file or a glob is one split, ``train``, and a folder is split by
-        the names of its files, as `datasets` does. Empty where nothing is there.
+        the names of its files, as `datasets` does, one of selected rows into its sides. Empty where nothing is there.
 
     Raises:
         SourceError: There is something, but no data file that can be read.
@@ -64,7 +69,8 @@ def find_files(data: str) -> dict[str, list[Path]]:
     elif path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
         files = [file for file in files if format_of(file) and file.name not in _NO_DATA]
-        splits = _by_split(files, path)
+        is_result = any((path / mark).is_file() for mark in _RESULT_MARKS)
+        splits = _by_side(files, path) if is_result else _by_split(files, path)
     else:
         # A pattern may be absolute, which Path.glob refuses.
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
@@ -90,6 +96,8 @@ def read_files(files: list[Path], split: str) -> Dataset:
     kind = _only_format(files)
     if kind != "parquet":
         _check_text(files)
+    else:
+        files = _with_rows(files)
     try:
         rows = _load(kind, files, split, streaming=False)
     except _FAILURES as error:
@@ -109,6 +117,7 @@ def stream_files(files: list[Path], split: str) -> IterableDataset:
         SourceError: The files are of different formats, or do not begin like a dataset that can be streamed.
     """
     kind = _only_format(files)
+    files = _with_rows(files) if kind == "parquet" else files
     try:
         rows = _load(kind, files, split, streaming=True)
     except _FAILURES as error:
@@ -116,6 +125,25 @@ def stream_files(files: list[Path], split: str) -> IterableDataset:
     if kind == "json" and _has_dates(rows):
         raise SourceError(f"cannot stream {_few(files)}: the loader takes texts for dates")
     return rows
+
+
+def _with_rows(files: list[Path]) -> list[Path]:
+    """The Parquet files that have rows; `datasets` cannot open the others.
+
+    Raises:
+        SourceError: None has.
+    """
+    if not (found := [file for file in files if not _is_without_rows(file)]):
+        raise SourceError(f"no rows in {_few(files)}")
+    return found
+
+
+def _is_without_rows(file: Path) -> bool:
+    """True for a Parquet file that says so; a broken or compressed one is for the loader to read."""
+    try:
+        return not pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _only_format(files: list[Path]) -> str:
@@ -159,11 +187,36 @@ def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Any:
     if kind == "csv":
         # A CSV file says nothing of types: every value is the text that stands there, "N/A" and "007" too.
         separator = "\t" if ".tsv" in files[0].suffixes else ","
+        for file in files:
+            _check_table(file, separator)
         header = pd.read_csv(files[0], sep=separator, nrows=0).columns
         features = Features({str(column): Value("string") for column in header})
         options = {"sep": separator, "keep_default_na": False, "features": features}
-    paths = {split: [str(file.absolute()) for file in files]}
+    # The loaders take a path for a pattern.
+    paths = {split: [glob.escape(str(file.absolute())) for file in files]}
     return load_dataset(kind, data_files=paths, split=split, streaming=streaming, **options)
+
+
+def _check_table(file: Path, separator: str) -> None:
+    """Refuse what the CSV loader reads otherwise than it stands.
+
+    It takes the first values of rows that are longer than the header for row names, which moves all others by one
+    column; rows longer than the first one it refuses itself. Columns of one name it renames.
+
+    Raises:
+        SourceError: The first row has more values than the header, or the header has a name twice.
+    """
+    options: dict[str, Any] = {"sep": separator, "nrows": 1, "dtype": str, "keep_default_na": False}
+    first = pd.read_csv(file, **options)
+    if len(first) and not isinstance(first.index, pd.RangeIndex):
+        values, columns = first.index.nlevels + len(first.columns), len(first.columns)
+        raise SourceError(
+            f"the first row under the header of {file.name} has {values} values for {columns} columns; "
+            "name every column in the header, or put values that hold the separator into quotes"
+        )
+    names = [str(name) for name in pd.read_csv(file, header=None, **options).iloc[0] if name]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(f"which column of {file.name} is {twice[0]!r}? The header names it twice; rename one of them")
 
 
 def _has_dates(rows: Dataset | IterableDataset) -> bool:
@@ -186,7 +239,10 @@ def _read_json(files: list[Path], split: str) -> Dataset:
         raise SourceError(f"no rows in {_few(files)}")
     features = Features({column: _feature(seen - {type(None)}) for column, seen in kinds.items()})
     settings = {"files": tuple(map(str, files)), "columns": tuple(features), "digest": fingerprint(files)}
-    return Dataset.from_generator(_complete_rows, gen_kwargs=settings, features=features, split=NamedSplit(split))
+    try:
+        return Dataset.from_generator(_complete_rows, gen_kwargs=settings, features=features, split=NamedSplit(split))
+    except _FAILURES as error:
+        raise SourceError(f"cannot read {_few(files)}: {one_line(error)}") from error
 
 
 def _kind(value: Any) -> type:
@@ -208,7 +264,16 @@ def _feature(kinds: set[type]) -> Any:
 def _complete_rows(files: tuple[str, ...], columns: tuple[str, ...], digest: str) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     """Rows with every column; the digest tells `datasets` when the files have changed."""
     for row in _json_rows([Path(file) for file in files]):
-        yield {column: row.get(column) for column in columns}
+        yield {column: _writable(row.get(column)) for column in columns}
+
+
+def _writable(value: Any) -> Any:
+    """The value with its half surrogate pairs marked: JSON can spell them, and no file can hold them."""
+    if isinstance(value, str):
+        return mark_half_pairs(value)
+    if isinstance(value, dict):
+        return {mark_half_pairs(name): _writable(inner) for name, inner in value.items()}
+    return [_writable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _json_rows(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -236,6 +301,8 @@ def _json_values(file: Path) -> Iterator[Any]:
                 yield from _lines(stream, file)
     except json.JSONDecodeError as error:
         raise SourceError(f"line {error.lineno} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
+    except RecursionError as error:
+        raise SourceError(f"{file.name} holds values nested too deeply to be read; remove them") from error
 
 
 def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
@@ -248,6 +315,8 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
             if number == 1 and line.strip() in ("{", "{}"):
                 raise SourceError(f"{file.name} is one JSON object; save its rows as a list or as lines") from error
             raise SourceError(f"line {number} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
+        except RecursionError as error:
+            raise SourceError(f"line {number} of {file.name} is nested too deeply to be read; remove it") from error
 
 
 def _open(file: Path) -> IO[str]:
@@ -293,6 +362,14 @@ def _by_split(files: list[Path], folder: Path) -> dict[str, list[Path]]:
         named = [split for split, names in _SPLIT_WORDS.items() if set(words) & set(names)]
         splits[named[0] if named else "train"].append(file)
     return dict(splits)
+
+
+def _by_side(files: list[Path], folder: Path) -> dict[str, list[Path]]:
+    """The sides of a selection: ``kept.parquet``, or the shards in ``kept/``."""
+    sides: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        sides[Path(file.relative_to(folder).parts[0]).stem].append(file)
+    return dict(sides)
 
 
 def _few(files: list[Path]) -> str:

@@ -1,8 +1,10 @@
 """Where models come from: id and revision → folder or commit, device, dtype; every failure one clear line."""
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -47,19 +49,38 @@ def embedded_model_folder() -> tuple[Path, str]:
     return folder, digest
 
 
+_RANK: ContextVar[int | None] = ContextVar("im_datasets_rank", default=None)
+
+
+@contextmanager
+def on_rank(rank: int | None) -> Iterator[None]:
+    """Say which of several processes this is, so that each takes a GPU of its own; None is a single process."""
+    token = _RANK.set(rank)
+    try:
+        yield
+    finally:
+        _RANK.reset(token)
+
+
 def choose_device(device: str | None) -> str:
     """The device asked for, or the accelerator where there is one, or the CPU.
 
+    Of several GPUs a process takes the one of its rank, as ``Dataset.map(with_rank=True)`` numbers the processes.
+
     Raises:
-        ModelError: The device asked for is not there.
+        ModelError: That is no device, or it is not there.
     """
     import torch
 
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device is None:
-        return found
-    if device.partition(":")[0] not in {"cpu", found}:
-        raise ModelError(f"device {device!r} is not available here; available: {sorted({'cpu', found})}")
+        rank = _RANK.get()
+        return f"cuda:{rank % torch.cuda.device_count()}" if found == "cuda" and rank is not None else found
+    count = {"cpu": 1, found: torch.cuda.device_count() if found == "cuda" else 1}
+    kind, sign, number = device.partition(":")
+    if kind not in count or (sign and not (number.isdecimal() and int(number) < count[kind])):
+        known = [name if some == 1 else f"{name}:0 to {name}:{some - 1}" for name, some in sorted(count.items())]
+        raise ModelError(f"device {device!r} is not available here; available: {', '.join(known)}")
     return device
 
 
@@ -102,6 +123,25 @@ def torch_dtype(name: str) -> "torch.dtype":
     return dtype
 
 
+def choose_dtype(dtype: str | None, device: str) -> str:
+    """The dtype asked for, or what the device is fast and safe in.
+
+    bfloat16 on a CUDA card that has it, else float16; float32 elsewhere, which is the dtype that all values of this
+    package were checked in.
+
+    Raises:
+        ModelError: Not one of ``DTYPES``.
+    """
+    import torch
+
+    if dtype is None:
+        if not device.startswith("cuda"):
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    torch_dtype(dtype)
+    return dtype
+
+
 def hub_revision(model: str, revision: str | None) -> str | None:
     """The commit that a Hub model's branch, tag or commit stands for; None for a local folder.
 
@@ -112,12 +152,17 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     """
     if Path(model).is_dir():
         return None
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     if not constants.is_offline_mode():
         with suppress(httpx.TransportError):
-            return HfApi().model_info(model, revision=revision).sha
+            sha = HfApi().model_info(model, revision=revision).sha
+            # Files are fetched by commit; this one by its branch, so that the cache knows the branch when offline.
+            with suppress(EntryNotFoundError):
+                hf_hub_download(model, "config.json", revision=revision)
+            return sha
     cached = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns="config.json")
     return Path(cached).name
 
@@ -193,11 +238,31 @@ def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """SHA-256 over the weight files of a local model folder, in name order: its identity in a record."""
+    """SHA-256 over the files of a local model folder, in name order: its identity in a record and in the store.
+
+    Weights, settings, vocabulary and code; hidden files, notes and pictures are left out.
+
+    Read once per process, and again when a file's size or time changes.
+    """
+    root = Path(folder)
+    names = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    stats = [(name, (root / name).stat()) for name in names if _is_of_the_model(name)]
+    return _digest(root, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+def _is_of_the_model(name: Path) -> bool:
+    """Whether a file may bear on what the model says: its code and vocabulary too, but no text about it."""
+    aside = any(part.startswith((".", "__")) for part in name.parts[:-1]) or name.name.startswith(".")
+    return not aside and name.suffix.lower() not in {".md", ".pyc", ".png", ".jpg", ".pdf", ".log", ".lock"}
+
+
+@lru_cache(maxsize=32)
+def _digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = sha256()
-    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in {".safetensors", ".bin", ".json"}):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+    for name, _, _ in files:
+        digest.update(name.as_posix().encode() + b"\0")
+        with (root / name).open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -219,34 +284,79 @@ def quiet_loading() -> Iterator[None]:
 
 
 @contextmanager
-def one_line_errors(model: str) -> Iterator[None]:
+def one_line_errors(model: str, wanted: str = "the kind that is wanted") -> Iterator[None]:
     """Turn what the loading libraries raise into a ModelError of one line.
+
+    Args:
+        model: Its id or folder.
+        wanted: What kind of model it should be, in words.
 
     Raises:
         ModelError: With the model's name, the first line of the cause, and what to do.
     """
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from pickle import UnpicklingError
+
+    from huggingface_hub.errors import HfHubHTTPError
+    from safetensors import SafetensorError
 
     try:
         yield
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{model} is gated: accept its terms on its page on the Hub, then run: hf auth login"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        # transformers wraps the Hub's own exceptions in an OSError.
-        unreachable = (OfflineModeIsEnabled, LocalEntryNotFoundError)
-        if isinstance(error, unreachable) or isinstance(error.__cause__, unreachable):
-            raise ModelError(
-                f"{model} is not in the local cache and the Hub is out of reach; pass a local folder, "
-                f"or download it first: hf download {model}"
-            ) from error
-        cause = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"{model} could not be loaded ({cause}); pass a model id of the Hub or a local folder"
-        ) from error
+    except (HfHubHTTPError, OSError, ValueError, SafetensorError, UnpicklingError) as error:
+        raise ModelError(f"{model} {_trouble(model, error, wanted)}") from error
+
+
+_OTHER_KIND = re.compile(
+    r"Unrecognized configuration class <class '[\w.]*?(?P<type>\w+?)(?:Config)?'>|has model type `(?P<unknown>\w+)`"
+)
+"""What transformers says where an architecture has no class of the kind that is asked for, or is unknown to it."""
+
+
+def _trouble(model: str, error: Exception, wanted: str) -> str:
+    """What is wrong and what to do about it, in words that follow the model's name."""
+    from pickle import UnpicklingError
+
+    from huggingface_hub import errors
+
+    # transformers wraps the Hub's own exceptions in an OSError.
+    kinds = (error, error.__cause__)
+    known: list[tuple[tuple[type[Exception], ...], str]] = [
+        (
+            (errors.GatedRepoError,),
+            "is gated: accept its terms on its page on the Hub, then run: hf auth login",
+        ),
+        (
+            (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError),
+            "is not in the local cache and the Hub is out of reach; pass a local folder, or download it first: "
+            f"hf download {model}",
+        ),
+        (
+            (errors.RepositoryNotFoundError,),
+            "is no folder here and no model on the Hub that you may see; check its name, or run: hf auth login",
+        ),
+        (
+            (errors.RevisionNotFoundError,),
+            "has no such branch, tag or commit on the Hub; pass revision= with one it has",
+        ),
+        (
+            (errors.HFValidationError,),
+            "is no folder here and cannot be a model id of the Hub either; check the path, or pass a model id of the "
+            "Hub or a local folder that is there",
+        ),
+        (
+            (UnpicklingError,),
+            "holds weights in a pickle that is damaged or more than a table of tensors; what it asks for is never run; "
+            "pass a checkpoint in safetensors",
+        ),
+    ]
+    for causes, words in known:
+        if any(isinstance(kind, causes) for kind in kinds):
+            return words
+    if "trust_remote_code" in str(error):
+        return (
+            "contains custom code, which runs only under a setting trust_remote_code=True; read it first, or "
+            "pass a model id of the Hub or a local folder without any"
+        )
+    if found := _OTHER_KIND.search(str(error)):
+        return f"is of type {found['type'] or found['unknown']}, not {wanted}; pass the id or the folder of one that is"
+    cause = str(error).strip().partition("\n")[0]
+    return f"could not be loaded ({cause}); pass a model id of the Hub or a local folder"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
 
@@ -10,6 +11,16 @@ def peak_memory_bytes() -> int:
     peak = getrusage(RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
+
+def cache_folder() -> Path:
+    """Where this package keeps things between runs: ``$IM_DATASETS_CACHE``, or ``im_datasets`` in ``$HF_HOME``."""
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("IM_DATASETS_CACHE") or Path(constants.HF_HOME) / "im_datasets").expanduser()
+
+
+# MKL's own memory pool spins for ever in a process forked from one whose threads used it; malloc is no slower.
+os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 _IMPORTED_IN = os.getpid()
 

@@ -3,10 +3,12 @@
 Both only rearrange rows; reading a row is left to ``columns``.
 """
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
@@ -22,6 +24,9 @@ THREAD_FEATURES = Features(
         SOURCE_ROW: Value("int64"),
     }
 )
+
+CHECKED = 100
+"""Rows that are looked at to see whether a mapping makes sense."""
 
 
 def prepare(dataset: Dataset, columns: Columns | None = None, *, every_turn: bool = False) -> tuple[Dataset, Columns]:
@@ -42,6 +47,7 @@ def prepare(dataset: Dataset, columns: Columns | None = None, *, every_turn: boo
         return threads(dataset)
     columns = columns or Columns.detect(dataset.column_names)
     columns.require(dataset.column_names)
+    columns.check_instruction(dataset.select_columns([*columns.mapping.values()])[:CHECKED])
     return expand_turns(dataset, columns) if every_turn else (dataset, columns)
 
 
@@ -61,15 +67,16 @@ def expand_turns(dataset: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
     """
     if TURN in dataset.column_names:
         raise ColumnsError(f"the dataset has a column {TURN!r}: its turns are expanded already; use it as it is")
-    rows: list[int] = []
-    turns: list[int] = []
+    # Of 8 bytes each: there may be many millions.
+    rows, turns = array("q"), array("q")
     batches = dataset.select_columns(list(dict.fromkeys(columns.mapping.values()))).iter(batch_size=1000)
-    conversations = (turns for batch in batches for turns in columns.conversations(batch))
+    conversations = (conversation for batch in batches for conversation in columns.conversations(batch))
     for row, conversation in enumerate(conversations):
         count = max(1, len(answer_places(conversation)))
-        rows += [row] * count
-        turns += range(count)
-    expanded = dataset.select(rows).add_column(SOURCE_ROW, rows).add_column(TURN, turns)
+        rows.extend([row] * count)
+        turns.extend(range(count))
+    row_of, turn_of = np.asarray(rows), np.asarray(turns)
+    expanded = dataset.select(row_of).add_column(SOURCE_ROW, row_of).add_column(TURN, turn_of)
     return expanded, replace(columns, turn=TURN)
 
 

@@ -46,7 +46,7 @@ class Quota:
     def __init__(self, ds: Dataset, per_group: tuple[str, int] | None) -> None:
         self.column: str | None = None
         self.quota = len(ds)
-        self._groups = [0] * len(ds)
+        self._groups: Rows | None = None
         self._taken: Counter[int] = Counter()
         if per_group is not None:
             self.column, self.quota = _checked(per_group, ds.features)
@@ -54,11 +54,14 @@ class Quota:
 
     def is_full(self, row: int) -> bool:
         """Whether the group of this row has all the rows it may have."""
-        return self._taken[self._groups[row]] >= self.quota
+        return self._taken[self._group(row)] >= self.quota
 
     def take(self, row: int) -> None:
         """Count this row as kept."""
-        self._taken[self._groups[row]] += 1
+        self._taken[self._group(row)] += 1
+
+    def _group(self, row: int) -> int:
+        return 0 if self._groups is None else int(self._groups[row])
 
 
 def _checked(per_group: Any, features: Features) -> tuple[str, int]:
@@ -76,12 +79,12 @@ def _checked(per_group: Any, features: Features) -> tuple[str, int]:
     return column, int(quota)
 
 
-def _group_codes(column: pa.ChunkedArray) -> list[int]:
+def _group_codes(column: pa.ChunkedArray) -> Rows:
     """A number per distinct value, one for all missing values."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1)
-    groups: list[int] = codes.to_pylist()
+    groups: Rows = codes.to_numpy(zero_copy_only=False).astype(np.int64)
     return groups
 
 

@@ -5,7 +5,7 @@ The first stage of the flow. What the columns mean is left to ``columns``.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,13 @@ class Source:
         info: ``kind`` (file, folder, saved or hub), ``id`` (a Hub id, a path as given when relative, else the
             last part of it), ``config``, ``split``, ``revision`` (commit sha on the Hub, else None),
             ``fingerprint`` (of the contents), ``files`` (names), ``rows``, ``limit`` and ``seed``.
+        parquet: Paths, or ``hf://`` addresses at their commit, of the Parquet files whose rows, one after another,
+            begin with the dataset's; empty where there are none.
     """
 
     dataset: Dataset
     info: dict[str, Any]
+    parquet: tuple[str, ...] = ()
 
 
 def load_source(
@@ -73,15 +76,19 @@ def load_source(
     if limit is not None and limit < 1:
         raise SourceError(f"limit is {limit}; it must be at least 1, or left out for all rows")
     text = str(data)
+    if not text.strip():
+        raise SourceError("the data has an empty name; pass a file, a folder, a glob or the id of a Hub dataset")
     folder = Path(text).expanduser()
+    parquet: tuple[str, ...] = ()
     with _quiet():
         if _is_saved(folder):
             rows, info = _from_disk(folder, split)
         elif files := find_files(text):
             stream = (limit, seed) if streaming else None
             rows, info = _from_files(files, folder, split, stream)
+            parquet = _only_parquet(str(file.absolute()) for file in files[info["split"]])
         else:
-            rows, info = _from_hub(text, config, split, revision, streaming=streaming)
+            rows, info, parquet = _from_hub(text, config, split, revision, streaming=streaming)
         if info["kind"] != "hub" and (config or revision):
             raise SourceError(
                 f"config and revision belong to Hub datasets; {text} is a local {info['kind']}: leave them out"
@@ -92,7 +99,9 @@ def load_source(
     name = text if info["kind"] == "hub" else _shown(text)
     common = {"config": None, "revision": None, "files": [], "fingerprint": dataset._fingerprint}
     taken = {"rows": len(dataset), "limit": limit, "seed": None if limit is None else seed}
-    return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken})
+    if limit is not None and seed is not None:
+        parquet = ()
+    return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet)
 
 
 def _from_files(
@@ -134,7 +143,7 @@ def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]
 
 def _from_hub(
     name: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
-) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
+) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
     if not HUB_ID.fullmatch(name) or format_of(Path(name)):
         raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
     try:
@@ -149,7 +158,15 @@ def _from_hub(
         raise SourceError(_hub_problem(name, error)) from error
     sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
     commit = sha[1] if sha else None
-    return rows, {"kind": "hub", "config": builder.config.name, "split": chosen, "revision": commit}
+    files = getattr(builder.config, "data_files", None) or {}
+    parquet = _only_parquet(map(str, files.get(chosen, ()) if commit else ()))
+    return rows, {"kind": "hub", "config": builder.config.name, "split": chosen, "revision": commit}, parquet
+
+
+def _only_parquet(files: Iterable[str]) -> tuple[str, ...]:
+    """The files, where all of them are Parquet."""
+    listed = tuple(files)
+    return listed if all(file.lower().endswith(".parquet") for file in listed) else ()
 
 
 def _split_names(builder: Any) -> list[str]:

@@ -39,6 +39,39 @@ _SCRIPTS = re.compile(
     r"|(?P<hebrew>[\u0590-\u05ff]+)|(?P<devanagari>[\u0900-\u097f]+)|(?P<thai>[\u0e00-\u0e7f]+)"
 )
 _LATIN = re.compile("[A-Za-z]")
+_ASKS_FOR = (
+    re.compile(
+        r"\b(?:lists?|name (?:some|a few|\d+|two|three|four|five|ten|the)|suggest|examples?|bullets?|bulleted"
+        r"|brainstorm|give (?:me )?(?:some|\d+|two|three|four|five|ten)|come up with|what are)\b|列出|列举|推荐|哪些",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:who|whom|whose|which|where|what is the name"
+        r"|what(?:'s| was| is) the (?:name|first|last|capital|largest))\b|谁|哪里|哪个",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:how (?:many|much|old|long|far|tall|big|often)|when|what (?:year|date|time|day|percent\w*)|calculate|sum"
+        r"|number)\b|多少|几|什么时候",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:classif\w+|identify|categori\w+|decide|sentiment|true or false|yes or no|which of|extract|select|choose"
+        r"|pick|(?:is|are|was|were|does|do|did|can) (?:it|this|they|the|these|he|she|i|you))\b|分类|判断|是不是|是否",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:code|function|python|java\w*|sql|html|css|regex|script|program|query|command|terminal|c\+\+|algorithm"
+        r"|json|api)\b|代码|程序",
+        re.IGNORECASE,
+    ),
+)
+"""What a question asks for: a list, a name, a number, a choice, code."""
+_BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.):])\s*\S", re.MULTILINE)
+_COMMA = re.compile("[,、;]")
+_DIGIT = re.compile(r"\d")
+_NAME = re.compile(r"(?<![.!?:\n] )(?<!^)\b[A-Z][\w'’]*", re.MULTILINE)
+_CODE = re.compile(r"[{}<>=;_$\\#|`\[\]]|\w\(|\*\*|/\w")
 FUNCTION_WORDS = frozenset(
     """
     a an the this that these those my your his her its our their of in on at by for with from to into onto about as
@@ -57,6 +90,17 @@ DANGLING = frozenset(
     """.split()  # noqa: SIM905 - readable as it stands
 )
 """Words after which a sentence goes on."""
+
+COMMON = frozenset(
+    """
+    write give list lists name names tell explain describe following paragraph text sentence sentences story example
+    examples difference best ways make made some using use used create find identify classify provide passage reference
+    given based like need want know think most many much more first good different people did does one two three four
+    five 10
+    """.split()  # noqa: SIM905 - readable as it stands
+)
+"""Words of instructions that say little about their topic."""
+_COMMON_TERMS = frozenset(word[:5] for word in COMMON)
 
 
 class Surface(NamedTuple):
@@ -89,6 +133,21 @@ class Surface(NamedTuple):
     other_script: float  # share of letters in scripts the instruction lacks, where it asks for no other language
     word_length: float  # mean characters per word, unbounded
     lines: float  # log(1 + line breaks)
+    asks_list: float  # the question, which is the instruction's first paragraph, asks for several things
+    asks_name: float  # it asks who, which or where
+    asks_number: float  # it asks how many, how much or when
+    asks_choice: float  # it asks to classify, pick or say yes or no
+    asks_code: float  # it asks for code, a command or a format
+    bullets: float  # share of the response's lines that begin with a bullet or a number
+    commas: float  # commas and semicolons, per word, at most 1
+    digits: float  # share of the words that have a digit
+    names: float  # capitalised words inside sentences, per word, at most 1
+    code: float  # signs of code, per word, at most 1
+    rare_of_instruction: float  # share of the instruction's long words, numbers and names that the response has
+    rare_of_response: float  # share of the response's that the instruction has
+    of_question: float  # share of the question's terms, common words of instructions apart, that the response has
+    in_question: float  # share of the response's terms that they are
+    few: float  # 1 / words of the response, split at white space
 
 
 def surface(instruction: str, response: str) -> Surface:
@@ -105,6 +164,7 @@ def surface(instruction: str, response: str) -> Surface:
     1.0
     """
     asked, words = split_words(instruction), split_words(response)
+    question = instruction.split("\n\n")[0]
     values = (
         log1p(len(words)),
         log1p(len(asked)),
@@ -115,6 +175,10 @@ def surface(instruction: str, response: str) -> Surface:
         _other_script(instruction, response),
         _share(sum(map(len, words)), len(words)),
         log1p(response.strip().count("\n")),
+        *(float(bool(pattern.search(question))) for pattern in _ASKS_FOR),
+        *_form(response),
+        *_topic(instruction, question, response, words),
+        1 / max(1, len(response.split())),
     )
     return Surface._make(values)
 
@@ -185,6 +249,39 @@ def _overlap(asked: Sequence[str], words: Sequence[str]) -> tuple[float, ...]:
         (covered := _share(both, len(left_grams))),
         copied * covered,
     )
+
+
+def _form(text: str) -> tuple[float, ...]:
+    """Is it a list, an enumeration, numbers, names or code?"""
+    words = text.split()
+    lines = sum(bool(line.strip()) for line in text.splitlines())
+    return (
+        _share(len(_BULLET.findall(text)), lines),
+        min(1.0, _share(len(_COMMA.findall(text)), len(words))),
+        _share(sum(bool(_DIGIT.search(word)) for word in words), len(words)),
+        min(1.0, _share(len(_NAME.findall(text)), len(words))),
+        min(1.0, _share(len(_CODE.findall(text)), len(words))),
+    )
+
+
+def _topic(instruction: str, question: str, response: str, words: Sequence[str]) -> tuple[float, ...]:
+    """What instruction and response share of the words that tell one topic from another."""
+    left, right = _rare(instruction), _rare(response)
+    asked, answered = _terms(split_words(question)) - _COMMON_TERMS, _terms(words)
+    rare, shared = len(left & right), len(asked & answered)
+    return (
+        _share(rare, len(left)),
+        _share(rare, len(right)),
+        _share(shared, len(asked)),
+        _share(shared, len(answered)),
+    )
+
+
+def _rare(text: str) -> set[str]:
+    """Beginnings of long words, numbers, and words capitalised inside a sentence."""
+    long = (word for word in split_words(text) if len(word) >= 6 or word.isdigit())
+    names = (word for word in map(str.lower, _NAME.findall(text)) if word not in FUNCTION_WORDS)
+    return {word[:5] for word in (*long, *names) if word not in COMMON}
 
 
 def _terms(words: Sequence[str]) -> set[str]:

@@ -65,6 +65,25 @@ class Reason(StrEnum):
     BROKEN_TEXT = "broken text (half a surrogate pair)"
 
 
+HALF_PAIR = "\ufdd0"
+"""Stands for half a surrogate pair, which no file can hold: a code point that Unicode leaves to programs' own use."""
+
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+
+
+def mark_half_pairs(text: str) -> str:
+    r"""A text that can be written down; one that holds half a surrogate pair stays one that cannot be scored.
+
+    Args:
+        text: As JSON may spell it.
+
+    Example:
+        >>> mark_half_pairs("a\ud800") == "a" + HALF_PAIR
+        True
+    """
+    return _HALF_PAIRS.sub(HALF_PAIR, text)
+
+
 class UnscorableRow(Exception):  # noqa: N818 - a fact about a row that stays inside the package, not an error
     """Carries a row's reason from where it is found to where the row is put down as unscorable."""
 
@@ -167,15 +186,20 @@ def answer_places(turns: list[Turn]) -> list[int]:
     return [place for place, turn in enumerate(turns) if turn.role == "assistant"]
 
 
-def pair_at(turns: list[Turn], answer: int = -1) -> tuple[str, str]:
-    """The instruction and response of one assistant turn.
+Spoken = tuple[tuple[str, str], ...]
+"""Turns with words in them: (role, text) in order."""
+
+
+def pair_at(turns: list[Turn], answer: int = -1) -> tuple[Spoken, str]:
+    """What an assistant turn answers, and the turn's text.
 
     Args:
         turns: The whole conversation.
         answer: Which assistant turn is the response, counted from 0; -1 is the last.
 
     Returns:
-        Everything before that turn as one text, and the turn's text; neither is blank.
+        The spoken turns before that turn, and the turn's text; neither is empty. ``as_text`` makes one text of
+        the turns.
 
     Raises:
         UnscorableRow: There is no such turn, or one side cannot be scored.
@@ -186,30 +210,33 @@ def pair_at(turns: list[Turn], answer: int = -1) -> tuple[str, str]:
         raise UnscorableRow(Reason.ONLY_TOOL_CALLS if calls else Reason.NO_ASSISTANT_TURN)
     place = places[answer]
     response = _response(turns[place])
-    return _whole(_instruction(turns[:place])), _whole(response)
+    return tuple((role, _whole(text)) for role, text in _instruction(turns[:place])), _whole(response)
+
+
+def as_text(spoken: Spoken) -> str:
+    """Spoken turns as one text: a single user turn is its bare text, else the speaker stands before each turn."""
+    if len(spoken) == 1 and spoken[0][0] == "user":
+        return spoken[0][1]
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in spoken)
 
 
 def _whole(text: str) -> str:
     """The text, if it can be written down: JSON within a value can spell half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UnscorableRow(Reason.BROKEN_TEXT) from None
+    if HALF_PAIR in text or _HALF_PAIRS.search(text):
+        raise UnscorableRow(Reason.BROKEN_TEXT)
     return text
 
 
-def _instruction(turns: list[Turn]) -> str:
-    """One user turn is its bare text; anything longer has the speaker before each turn."""
+def _instruction(turns: list[Turn]) -> Spoken:
+    """The turns that have words in them."""
     if any(turn.not_text for turn in turns):
         raise UnscorableRow(Reason.INSTRUCTION_NOT_TEXT)
     if any(turn.media or _stands_for_media(turn.text or "") for turn in turns):
         raise UnscorableRow(Reason.PLACEHOLDER)
-    spoken = [(turn.role, turn.text) for turn in turns if turn.text and turn.text.strip()]
+    spoken = tuple((turn.role, turn.text) for turn in turns if turn.text and turn.text.strip())
     if not spoken:
         raise UnscorableRow(Reason.MISSING_INSTRUCTION)
-    if len(spoken) == 1 and spoken[0][0] == "user":
-        return spoken[0][1]
-    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in spoken)
+    return spoken
 
 
 def _response(turn: Turn) -> str:
@@ -292,9 +319,14 @@ def _content_turn(role: str, content: Any) -> Turn:
     if isinstance(content, str):
         return Turn(role, content)
     parts = [content] if isinstance(content, dict) else content
-    if isinstance(parts, list) and all(_is_part(part) for part in parts):
+    if isinstance(parts, list) and all(_is_part(part) for part in parts) and not _is_several_texts(parts):
         return _parts_turn(role, parts)
     return Turn(role, None, not_text=True)
+
+
+def _is_several_texts(parts: list[Any]) -> bool:
+    """More than one bare string: answers to choose from, say, and not the parts of one text."""
+    return sum(isinstance(part, str) for part in parts) > 1
 
 
 def _is_part(part: Any) -> bool:

@@ -1,0 +1,6 @@
+"""``python -m im_datasets``: the command line."""
+
+from im_datasets.cli import main
+
+if __name__ == "__main__":
+    main()

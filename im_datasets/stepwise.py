@@ -1,0 +1,281 @@
+"""The flow in two calls: score into files, then select from them, as often as wanted.
+
+What ``pipeline.mine`` does in one. Each call leaves all it writes or nothing, and unfinished scores for the next one.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+from datasets import Dataset
+
+from im_datasets import __version__
+from im_datasets.columns import Columns
+from im_datasets.embedding import Embedder
+from im_datasets.engines.base import ShardEngine
+from im_datasets.errors import OutputError, SelectionError
+from im_datasets.indicators.base import Indicator
+from im_datasets.mining import InstructMining
+from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, written_whole
+from im_datasets.partial import drop_partial, partial_folder
+from im_datasets.pipeline import (
+    Mined,
+    check_facts,
+    models_of,
+    progress_bars,
+    read_source,
+    write_result,
+)
+from im_datasets.record import ScoringRecord
+from im_datasets.rescoring import NotRescorable, rebuild_embedder
+from im_datasets.results import describe_selection
+from im_datasets.rows import prepare
+from im_datasets.rule import LinearRule
+from im_datasets.scored_files import is_one_file, is_part, read_scored, record_path, write_shards
+from im_datasets.scoring import score
+from im_datasets.selection import check_request, select
+from im_datasets.store import using_store
+
+
+@dataclass(frozen=True)
+class ScoredFiles:
+    """What ``score_files`` left.
+
+    Attributes:
+        path: The file or folder.
+        record: Its ScoringRecord.
+        repeated: Whether it was there already and nothing had to be done.
+    """
+
+    path: Path
+    record: ScoringRecord
+    repeated: bool
+
+
+def score_files(
+    data: str | Path | Dataset,
+    out: str | Path,
+    *,
+    rule: LinearRule | str | Path = "embedded",
+    indicators: Sequence[Indicator] = (),
+    columns: Columns | None = None,
+    every_turn: bool = False,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    limit: int | None = None,
+    overwrite: bool = False,
+    command: Sequence[str] | None = None,
+    progress: bool = True,
+    cache: bool = True,
+    resume: bool = True,
+    workers: int = 1,
+    engine: ShardEngine | None = None,
+    log: str | Path | IO[str] | None = None,
+) -> ScoredFiles:
+    """Score a dataset and write all rows with their scores as Parquet, the record beside them.
+
+    Args:
+        data: As ``mine`` takes it.
+        out: A folder, for shards and ``record.json``; or a name that ends in ``.parquet``, for one file and
+            ``<name>.record.json``.
+        rule: As ``mine`` takes it; so are all the others.
+        indicators: See ``mine``.
+        columns: See ``mine``.
+        every_turn: See ``mine``.
+        config: See ``mine``.
+        split: See ``mine``.
+        revision: See ``mine``.
+        streaming: See ``mine``.
+        limit: See ``mine``.
+        overwrite: Whether an older result in ``out`` may be replaced.
+        command: The command line that repeats the run.
+        progress: See ``mine``.
+        cache: See ``mine``.
+        resume: See ``mine``.
+        workers: See ``mine``.
+        engine: See ``mine``.
+        log: See ``mine``.
+
+    Returns:
+        Where it lies, and the record.
+
+    Raises:
+        ImDatasetsError: As ``mine``.
+    """
+    out, chosen = Path(out), rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
+    with progress_bars(progress), nullcontext() if cache else using_store(None):
+        clock = perf_counter()
+        source = read_source(data, config, split, revision, streaming, limit)
+        dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
+        models = models_of(InstructMining(chosen, indicators=indicators).indicators)
+        asked = [__version__, source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models]
+        request = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        loading = perf_counter() - clock
+        if (found := _finished(out, request)) is not None:
+            return ScoredFiles(out, found, repeated=True)
+        _check_out(out, overwrite)
+        scored = score(
+            dataset,
+            chosen,
+            indicators=indicators,
+            columns=mapping,
+            source=source.info,
+            progress=progress,
+            folder=partial_folder(out),
+            resume=resume,
+            workers=workers,
+            engine=engine,
+            files=source.parquet if dataset is source.dataset else (),
+            log=log,
+        )
+        seconds = {"load": round(loading, 3), **scored.record.seconds}
+        record = replace(scored.record, request=request, command=list(command) if command else None, seconds=seconds)
+        _write(scored.dataset, record, out)
+        drop_partial(out)
+    return ScoredFiles(out, record, repeated=False)
+
+
+def select_files(
+    scored: str | Path,
+    out: str | Path,
+    *,
+    top_k: int | None = None,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    per_group: tuple[str, int] | None = None,
+    near_duplicates: float | None = None,
+    exclude_contaminated: Sequence[str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    command: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Mined:
+    """Select from what ``score_files`` wrote; leaves the same folder as ``mine``.
+
+    Args:
+        scored: The file or folder.
+        out: The folder to write.
+        top_k: As ``mine`` takes it; so are all the others.
+        fraction: See ``mine``.
+        threshold: See ``mine``.
+        per_group: See ``mine``.
+        near_duplicates: See ``mine``.
+        exclude_contaminated: See ``mine``.
+        seed: See ``mine``.
+        overwrite: See ``mine``.
+        license: See ``mine``.
+        language: See ``mine``.
+        command: The command line that repeats the selection.
+        progress: Whether bars of `datasets` are shown.
+
+    Returns:
+        The folder, the record and the selection.
+
+    Raises:
+        OutputError: ``scored`` is no scored dataset, or ``out`` holds something that may not be replaced.
+        HubError: The Hub knows no such licence or language.
+        SelectionError: The selection cannot be met, or near-duplicates would need an embedder that cannot be had here.
+    """
+    folder = Path(out)
+    wish: dict[str, Any] = {
+        "top_k": top_k,
+        "fraction": fraction,
+        "threshold": threshold,
+        "per_group": per_group,
+        "near_duplicates": near_duplicates,
+        "exclude_contaminated": exclude_contaminated,
+        "seed": seed,
+    }
+    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
+    check_facts(license, language)
+    check_writable(folder)
+    check_replaceable(folder, overwrite=overwrite)
+    if folder.is_dir() and any(folder.iterdir()):
+        _refuse_another(folder, overwrite)
+        check_loses_nothing(folder)
+    with progress_bars(progress):
+        given = read_scored(scored)
+        clock = perf_counter()
+        embedder = None if near_duplicates is None else _embedder(given.record)
+        selection = select(given.dataset, columns=given.columns, embedder=embedder, **wish)
+        record = replace(
+            given.record,
+            command=list(command) if command else given.record.command,
+            selection=describe_selection(selection),
+            seconds={**given.record.seconds, "select": round(perf_counter() - clock, 3)},
+        )
+        with written_whole(folder) as aside:
+            record = write_result(aside, selection, record, given.columns, license, language)
+    return Mined(folder, record, replace(selection, record=record), repeated=False)
+
+
+def _embedder(record: ScoringRecord) -> Embedder:
+    """The encoder that the rows were scored with; the default one where no indicator had any.
+
+    Raises:
+        SelectionError: The record names one that cannot be made again here.
+    """
+    for told in record.indicators:
+        try:
+            embedder = rebuild_embedder(told)
+        except NotRescorable as error:
+            raise SelectionError(
+                f"near-duplicates are told by the embedder that the rows were scored with, and that of {told.name} "
+                f"cannot be had here: {error}; select in Python with select(…, embedder=…), or without near-duplicates"
+            ) from error
+        if embedder is not None:
+            return embedder
+    return Embedder()
+
+
+def _finished(out: Path, request: str) -> ScoringRecord | None:
+    """The record of the same request, where its result lies whole."""
+    if not (record_path(out).is_file() and (out.is_file() or out.is_dir())):
+        return None
+    record = ScoringRecord.load(record_path(out))
+    return record if record.request == request and record.selection is None else None
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if is_one_file(out):
+        check_writable(out.with_suffix(""))
+        if (out.exists() or record_path(out).exists()) and not overwrite:
+            raise OutputError(f"{out} is there already; pass --overwrite (overwrite=True) or another name")
+        return
+    check_writable(out)
+    check_replaceable(out, overwrite=overwrite)
+    if out.is_dir() and any(out.iterdir()):
+        _refuse_another(out, overwrite)
+        if foreign := sorted(path.name for path in out.iterdir() if not is_part(path.name)):
+            raise OutputError(f"{out} holds {foreign[0]}, which score did not write; pass another folder")
+
+
+def _refuse_another(folder: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputError(
+            f"{folder} holds another result; pass --overwrite (overwrite=True) to replace it, or another folder"
+        )
+
+
+def _write(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
+    """Write the rows, then the record, each aside first; a single file's record takes its place last."""
+    if not is_one_file(out):
+        with written_whole(out) as aside:
+            write_shards(dataset, aside)
+            (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
+        return
+    record_path(out).unlink(missing_ok=True)
+    with written_whole(partial_folder(out) / "file") as aside:
+        dataset.to_parquet(aside / out.name)
+        (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
+    for path in (out, record_path(out)):
+        (partial_folder(out) / "file" / path.name).replace(path)
