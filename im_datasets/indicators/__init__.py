@@ -8,24 +8,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from im_datasets.indicators.base import COLUMNS, Column, Indicator
+    from im_datasets.indicators.function import FunctionIndicator
     from im_datasets.indicators.length import Length
+    from im_datasets.indicators.likelihood import IFD, Perplexity
     from im_datasets.indicators.mtld import MTLD
     from im_datasets.indicators.neighbours import KNNDistance
     from im_datasets.indicators.quality import Quality
+    from im_datasets.indicators.reward import Reward
     from im_datasets.indicators.similarity import Similarity
+    from im_datasets.indicators.unieval import UniEval
 
 _MODULES = {
     "COLUMNS": "base",
     "Column": "base",
+    "FunctionIndicator": "function",
+    "IFD": "likelihood",
     "Indicator": "base",
     "KNNDistance": "neighbours",
     "Length": "length",
     "MTLD": "mtld",
+    "Perplexity": "likelihood",
     "Quality": "quality",
+    "Reward": "reward",
     "Similarity": "similarity",
+    "UniEval": "unieval",
 }
 
-__all__ = ["COLUMNS", "MTLD", "Column", "Indicator", "KNNDistance", "Length", "Quality", "Similarity"]
+__all__ = [
+    "COLUMNS",
+    "IFD",
+    "MTLD",
+    "Column",
+    "FunctionIndicator",
+    "Indicator",
+    "KNNDistance",
+    "Length",
+    "Perplexity",
+    "Quality",
+    "Reward",
+    "Similarity",
+    "UniEval",
+]
 
 
 def __getattr__(name: str) -> Any:

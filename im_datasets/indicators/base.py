@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from im_datasets.columns import Columns, Pairs
+from im_datasets.models import on_rank
 
 Batch = Mapping[str, Sequence[Any]]
 Direction = Literal["higher is better", "lower is better", "neither"]
@@ -62,6 +63,8 @@ COLUMNS: dict[str, Column] = _Columns(
         Column("im_naturalness", "UniEval", "naturalness", "probability", 0, 1, "higher is better"),
         Column("im_coherence", "UniEval", "coherence", "probability", 0, 1, "higher is better"),
         Column("im_understandability", "UniEval", "understandability", "probability", 0, 1, "higher is better"),
+        Column("im_engagingness", "UniEval", "engagingness", "sum of probabilities", 0, inf, "higher is better"),
+        Column("im_groundedness", "UniEval", "groundedness", "probability", 0, 1, "higher is better"),
         Column("im_log_loss", "LinearRule", "the rule's prediction", "log loss", -inf, inf, "lower is better"),
     )
 )
@@ -101,12 +104,24 @@ class Indicator(ABC):
             For every name in ``writes``, n floats in the same order; NaN where a pair could not be scored.
         """
 
-    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[float]]:  # noqa: ARG002
+    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
+        """Score scorable pairs with all their turns; by default as one text each, by ``score``.
+
+        Args:
+            pairs: n pairs without a reason against them.
+
+        Returns:
+            As ``score``.
+        """
+        return self.score(pairs.instructions, pairs.responses)
+
+    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[float]]:
         """Score a batch as ``Dataset.map(batched=True)`` hands it over.
 
         Args:
             batch: Columns of equal length.
-            rank: The process's number, as ``with_rank=True`` gives it; None in a single process.
+            rank: The process's number, as ``with_rank=True`` gives it, so that each takes a GPU of its own; None
+                in a single process.
 
         Returns:
             For every name in ``writes``, one float per row in row order; NaN where it could not be scored.
@@ -115,13 +130,14 @@ class Indicator(ABC):
             ColumnsError: Instruction and response cannot be told from the column names.
         """
         columns = self.columns or Columns.detect(list(batch))
-        return self.score_pairs(columns.pairs(batch))
+        with on_rank(rank):
+            return self.score_pairs(columns.pairs(batch))
 
     def score_pairs(self, pairs: Pairs) -> dict[str, list[float]]:
         """Score the pairs that can be scored; the others are NaN."""
-        rows = [row for row, reason in enumerate(pairs.reasons) if not reason]
-        scores = self.score([pairs.instructions[r] for r in rows], [pairs.responses[r] for r in rows]) if rows else {}
-        return {name: _scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
+        rows, scorable = pairs.scorable()
+        scores = self.score_turns(scorable) if rows else {}
+        return {name: scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
 
     def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:  # noqa: ARG002
         """The texts that scoring these pairs embeds with the indicator's ``embedder``; none by default.
@@ -145,7 +161,7 @@ class Indicator(ABC):
                 object.__setattr__(self, name, value)
 
 
-def _scatter(values: ArrayLike, rows: list[int], length: int) -> list[float]:
+def scatter(values: ArrayLike, rows: list[int], length: int) -> list[float]:
     """Put values at their rows, NaN elsewhere: shape (length,)."""
     column = np.full(length, np.nan)
     if rows:

@@ -7,7 +7,6 @@ computes nothing.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -24,12 +23,23 @@ from im_datasets.columns import Columns, Pairs
 from im_datasets.embedding import Embedder
 from im_datasets.errors import IndicatorError, NotFittedError, OutputError
 from im_datasets.indicators.base import Indicator
-from im_datasets.nearest import Floats, Metric, Space, Vectors, distances_to, knn_distances
+from im_datasets.matrix import Source, Vectors, mapped_room
+from im_datasets.nearest import (
+    RECALL,
+    Floats,
+    Metric,
+    Neighbours,
+    Space,
+    distances_to,
+    knn_distances,
+    search_neighbours,
+)
+from im_datasets.resources import cache_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-__all__ = ["FittedKNNDistance", "KNNDistance", "Text", "cache_folder", "knn_distances", "pair_keys"]
+__all__ = ["FittedKNNDistance", "KNNDistance", "Text", "knn_distances", "pair_keys"]
 
 Text = Literal["pair", "instruction", "response", "both"]
 Keys = NDArray[np.bytes_]
@@ -55,27 +65,40 @@ class KNNDistance(Indicator):
             ``"both"`` is this project's own: it shares its vectors with ``Similarity``, so it costs no further
             forward pass.
         embedder: The sentence encoder.
-        exact_limit: Above that many rows the neighbours are searched approximately.
+        exact_limit: Above that many rows the neighbours are searched approximately. ``mine`` and ``score`` then keep
+            the vectors in float16, which moves a distance by some 1e-3 at most; the record says so.
+        recall: The share of the k nearest rows that an approximate search must find; a sample says how many it did.
+            It is widened until there are enough, up to 90 neighbours a row (2k + 10 where that is more) or what the
+            memory allows; where they still are too few, there is a warning, and the record has the share.
+        memory_gib: What the graph of an approximate search may take, in GiB; with less than it needs it holds fewer
+            neighbours a row, and finds fewer of the right ones. At least 574 bytes a row are taken all the same (more
+            where k is beyond 10), with a warning.
 
     Raises:
-        IndicatorError: k below 1, or an unknown metric or text.
+        IndicatorError: k below 1, an unknown metric or text, or a recall or memory out of range.
 
     Example:
         >>> KNNDistance(k=3).writes
         ('im_knn_3',)
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     k: int = 6
     metric: Metric = "euclidean"
     text: Text = "pair"
     embedder: Embedder = field(default_factory=Embedder)
     exact_limit: int = 100_000
+    recall: float = RECALL
+    memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise IndicatorError(f"k={self.k} is no neighbour; pass 1 or more")
+        if not 0 < self.recall <= 1:
+            raise IndicatorError(f"recall={self.recall!r}; it must be above 0 and at most 1")
+        if self.memory_gib <= 0:
+            raise IndicatorError(f"memory_gib={self.memory_gib!r}; it must be above 0")
         for name, kind in (("metric", Metric), ("text", Text)):
             if getattr(self, name) not in get_args(kind):
                 raise IndicatorError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(get_args(kind))}")
@@ -137,12 +160,33 @@ class KNNDistance(Indicator):
         both /= np.float32(sqrt(2))
         return both
 
+    def search(self, vectors: Source) -> Neighbours:
+        """The distances among some rows, and how they were searched.
+
+        Args:
+            vectors: ``vectors`` of all rows: a matrix, a mapped one, or parts of one as matrices or ``.npy`` files;
+                float16 or float32.
+
+        Raises:
+            IndicatorError: Fewer than k + 1 rows, or vectors that cannot be read.
+            OutputError: The cache folder has no room for an approximate search.
+        """
+        return search_neighbours(
+            vectors,
+            self.k,
+            self.metric,
+            exact_limit=self.exact_limit,
+            recall=self.recall,
+            memory=int(self.memory_gib * 2**30),
+        )
+
     def fit(self, dataset: "Dataset | IterableDataset", batch_size: int = 1000) -> "FittedKNNDistance":
         """See the whole dataset and keep the distance of each of its rows.
 
         Goes through the dataset twice, in batches: first to tell which rows these are, then, unless the cache
         folder knows them, to embed them. Memory beside the encoder: rows × width × 4 bytes for the vectors (once
-        more for cosine or above ``exact_limit``), rows × 24 bytes, and one batch of texts.
+        more for cosine), rows × 24 bytes, and one batch of texts; above ``exact_limit`` the vectors lie in a file of
+        the cache folder, and the search takes ``memory_gib``.
 
         Args:
             dataset: One split; streaming works.
@@ -195,7 +239,7 @@ class KNNDistance(Indicator):
         for texts in self._scorable(dataset, batch_size):
             vectors = self.vectors(*texts)
             if not start:
-                matrix = np.empty((len(order), vectors.shape[1]), dtype=np.float32)
+                matrix = _room((len(order), vectors.shape[1]), mapped=len(order) > self.exact_limit)
             matrix[place[start : start + len(vectors)]] = vectors
             start += len(vectors)
         return matrix
@@ -212,8 +256,7 @@ class KNNDistance(Indicator):
             _read_state(fitted.path)
         except NotFittedError:
             matrix = vectors()
-            distances = knn_distances(matrix, self.k, self.metric, self.exact_limit)
-            _write_state(fitted.path, keys, distances, matrix)
+            _write_state(fitted.path, keys, self.search(matrix).distances, matrix)
         return fitted
 
     def _digest(self, keys: Keys) -> str:
@@ -297,13 +340,6 @@ class _State(NamedTuple):
         return self.distances[places], self.keys[places] == keys
 
 
-def cache_folder() -> Path:
-    """Where fitted states lie: ``$IM_DATASETS_CACHE``, or ``im_datasets`` in the Hugging Face home."""
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("IM_DATASETS_CACHE") or Path(constants.HF_HOME) / "im_datasets").expanduser()
-
-
 def pair_keys(instructions: Sequence[str], responses: Sequence[str]) -> Keys:
     """A digest of 16 bytes for each pair: equal for equal texts. Shape (n,).
 
@@ -321,6 +357,23 @@ def _pair_key(instruction: str, response: str) -> bytes:
     return blake2b(content, digest_size=KEY_BYTES).digest()
 
 
+def _room(shape: tuple[int, int], *, mapped: bool) -> Vectors:
+    """An empty matrix, in memory or in a nameless file of the cache folder, which goes when the matrix does."""
+    if not mapped:
+        return np.empty(shape, dtype=np.float32)
+    folder = cache_folder() / "knn"
+    try:
+        return mapped_room(folder, shape)
+    except OSError as error:
+        raise _no_room(folder, shape[0] * shape[1] * 4, error) from error
+
+
+def _no_room(path: Path, size: int, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path} ({error.strerror}); set IM_DATASETS_CACHE to a folder with {size / 2**20:.0f} MiB of room"
+    )
+
+
 def _write_state(path: Path, keys: Keys, distances: Floats, vectors: Vectors) -> None:
     """Write the three arrays one after the other, aside, and put the whole file in its place."""
     try:
@@ -334,10 +387,7 @@ def _write_state(path: Path, keys: Keys, distances: Floats, vectors: Vectors) ->
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({error.strerror}); set IM_DATASETS_CACHE to a folder with "
-            f"{vectors.nbytes / 2**20:.0f} MiB of room"
-        ) from error
+        raise _no_room(path, vectors.nbytes, error) from error
 
 
 @lru_cache(maxsize=4)

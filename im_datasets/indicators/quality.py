@@ -1,9 +1,10 @@
 """Quality: is the response a whole answer to its instruction, or a degraded one?
 
-A head of two layers over the frozen sentence vectors of a pair and what can be read off its surface. It was
-trained to tell a row's own response from spoiled ones (another row's, cut, scrambled, looped, an echo, an empty
-phrase, another language), never on human preferences, and it is not part of the paper's method. The training
-script, and what each figure means, stand in ``examples/quality``; the figures in ``quality.json`` beside this file.
+A head of two layers (the mean of three, merged) over the frozen sentence vectors of a pair and what can be read off
+its surface. It was trained to tell a row's own response from spoiled ones (another row's, cut, scrambled, looped, an
+echo, an empty phrase, another language), never on human preferences, and it is not part of the paper's method. The
+training script, and what each figure means, stand in ``examples/quality``; the figures in ``quality.json`` beside
+this file. A second head, over the vectors of the static embedder, has its own figures in ``quality_static.json``.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,24 @@ from im_datasets.embedding import Embedder
 from im_datasets.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
 from im_datasets.models import EMBEDDED
+from im_datasets.static import STATIC
 from im_datasets.surface import surface
 
 WEIGHTS = Path(__file__).with_name("quality.safetensors")
 RECORD = Path(__file__).with_name("quality.json")
+STATIC_WEIGHTS = Path(__file__).with_name("quality_static.safetensors")
+STATIC_RECORD = Path(__file__).with_name("quality_static.json")
+
+PROBE = ("Name three fruits that grow on trees.", "The quick brown fox jumps over 13 lazy dogs!", "花は美しい。")
+"""Texts whose vectors tell whether a static model is the one that its head was trained on."""
+
+PROBE_TOLERANCE = 5e-3
+"""How far a number of such a vector may be from what it was: distilled on another machine, it is rounded otherwise."""
+
+
+def head_files(model: str = EMBEDDED) -> tuple[Path, Path]:
+    """The weights and the training record of the head for an embedder's model."""
+    return (STATIC_WEIGHTS, STATIC_RECORD) if model == STATIC else (WEIGHTS, RECORD)
 
 
 class Head(NamedTuple):
@@ -61,7 +76,8 @@ class Quality(Indicator):
 
     Attributes:
         columns: Where instruction and response stand; None finds them by the names of the columns.
-        embedder: Must be the embedded model in float32 at its full length: the head was trained on its vectors.
+        embedder: The embedded model or the static one, in float32 at its full length: there is a head for the
+            vectors of each. Their logits are not comparable.
 
     Example:
         >>> quality = Quality()
@@ -71,7 +87,7 @@ class Quality(Indicator):
         True
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     embedder: Embedder = field(default_factory=Embedder)
 
@@ -81,11 +97,11 @@ class Quality(Indicator):
         Raises:
             IndicatorError: The embedder is not the one the head was trained on.
         """
-        settings = (self.embedder.model, self.embedder.dtype, self.embedder.max_tokens)
-        if settings != (EMBEDDED, "float32", None):
+        known = self.embedder.model in (EMBEDDED, STATIC)
+        if not known or (self.embedder.dtype, self.embedder.max_tokens) != ("float32", None):
             raise IndicatorError(
-                f"Quality knows only the vectors of Embedder(model={EMBEDDED!r}, dtype='float32', max_tokens=None), "
-                f"not those of {self.embedder}; leave embedder out, or drop Quality from the rule"
+                f"Quality knows only the vectors of Embedder(model={EMBEDDED!r}, dtype='float32', max_tokens=None) and "
+                f"of model={STATIC!r}, not those of {self.embedder}; pass one of these, or drop Quality from the rule"
             )
 
     @property
@@ -106,8 +122,9 @@ class Quality(Indicator):
 
         Raises:
             ModelError: The embedded model is missing.
+            IndicatorError: The static model of this machine is another than the head was trained on.
         """
-        head = load_head()
+        head = load_head(self.embedder.model)
         vectors = self.embedder.embed(self.embeds(instructions, responses))
         asked, answered = vectors[: len(instructions)], vectors[len(instructions) :]
         rows = zip(instructions, responses, asked, answered, strict=True)
@@ -135,22 +152,45 @@ def pair_features(
     return np.concatenate([answer, product, np.abs(question - answer), cosine, surface(instruction, response)])
 
 
-@lru_cache(maxsize=1)
-def load_head() -> Head:
+@lru_cache(maxsize=2)
+def load_head(model: str = EMBEDDED) -> Head:
     """The shipped weights, read once per process.
 
+    Args:
+        model: The embedder's model: ``"embedded"`` or ``"static"``.
+
     Raises:
-        IndicatorError: The file is not the one that the training record names.
+        IndicatorError: No head was trained for that model, the file is not the one that the training record names, or
+            the static model here gives other vectors than that of the training.
     """
     from safetensors.numpy import load
 
-    data, expected = WEIGHTS.read_bytes(), load_record()["weights_sha256"]
+    file = head_files(model)[0]
+    if not file.is_file():
+        raise IndicatorError(
+            f"no head of Quality ships for the {model} embedder; use the embedded one, or train a head: "
+            f"python examples/quality/train.py --data DIR --embedder {model}"
+        )
+    data, expected = file.read_bytes(), load_record(model)["weights_sha256"]
     if (digest := sha256(data).hexdigest()) != expected:
         raise IndicatorError(
-            f"{WEIGHTS.name} has sha256 {digest}, its training record names {expected}; "
+            f"{file.name} has sha256 {digest}, its training record names {expected}; "
             "reinstall im-datasets, or train both anew: python examples/quality/train.py --data DIR"
         )
-    return unpack(load(data))
+    tensors = load(data)
+    if "probe" in tensors:
+        _check_probe(tensors["probe"], model)
+    return unpack(tensors)
+
+
+def _check_probe(probe: NDArray[Any], model: str) -> None:
+    off = float(np.abs(Embedder(model=model).embed(PROBE) - probe.astype(np.float32)).max())
+    if off > PROBE_TOLERANCE:
+        raise IndicatorError(
+            f"the {model} embedder here gives other vectors (off by {off:.2g}) than the one that its head of Quality "
+            "was trained on; use the embedded one, or train the head anew: "
+            f"python examples/quality/train.py --data DIR --embedder {model}"
+        )
 
 
 def unpack(tensors: dict[str, NDArray[Any]]) -> Head:
@@ -159,7 +199,7 @@ def unpack(tensors: dict[str, NDArray[Any]]) -> Head:
     Args:
         tensors: ``vectors``, int8, shape (units, 3, width), and what one step of it is worth: ``steps``, float32,
             shape (units, 3); ``rest``, float16, shape (units, 1 + surface features): cosine and surface;
-            ``hidden_bias``, ``output`` and ``output_bias``, float32.
+            ``hidden_bias``, ``output`` and ``output_bias``, float32. Others are left alone.
     """
     vectors = tensors["vectors"].astype(np.float64) * tensors["steps"].astype(np.float64)[..., None]
     hidden = np.concatenate([vectors.reshape(len(vectors), -1), tensors["rest"].astype(np.float64)], axis=1)
@@ -167,9 +207,9 @@ def unpack(tensors: dict[str, NDArray[Any]]) -> Head:
     return Head(hidden, bias, output, output_bias)
 
 
-def load_record() -> dict[str, Any]:
+def load_record(model: str = EMBEDDED) -> dict[str, Any]:
     """The training record: data, versions, figures and limits."""
     import json
 
-    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(head_files(model)[1].read_text(encoding="utf-8"))
     return record

@@ -1,0 +1,110 @@
+"""What all indicators with a model of their own share: its settings, its record, and the way to the engine."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
+
+from im_datasets.batching import Computed
+from im_datasets.checkpoints import Checkpoint, Kind
+from im_datasets.columns import Pairs
+from im_datasets.engine import Engine, compute
+from im_datasets.errors import IndicatorError
+from im_datasets.indicators.base import Indicator
+
+FEWEST_TOKENS = 16
+"""The least that ``max_tokens`` may be: with fewer no pair is left to score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIndicator(Indicator):
+    """An indicator that scores with a pretrained model.
+
+    Attributes:
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+        model: A model id of the Hub, or a local folder.
+        revision: Branch, tag or commit of a Hub model; None is the default branch.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
+        max_tokens: Tokens read of an input; None is the model's own limit.
+        trust_remote_code: Whether code in the model's repository may run.
+        compile: Whether the model goes through ``torch.compile``.
+
+    Raises:
+        IndicatorError: ``max_tokens`` leaves no room for text.
+    """
+
+    kind: ClassVar[Kind]
+    """What the model is opened as."""
+
+    model: str
+    revision: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    max_tokens: int | None = None
+    trust_remote_code: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:
+            raise IndicatorError(f"max_tokens={self.max_tokens} leaves no room for text; pass {FEWEST_TOKENS} or more")
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model and how it runs."""
+        return Checkpoint(
+            self.kind, self.model, self.revision, self.dtype, self.device, self.trust_remote_code, self.compile
+        )
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """How items become values with the loaded model.
+
+        Raises:
+            ModelError: The model cannot be had, is of another kind, or lacks weights.
+        """
+
+    @abstractmethod
+    def space(self) -> dict[str, Any]:
+        """The settings that the values of items depend on beside the model, as plain data."""
+
+    @abstractmethod
+    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
+        """Score scorable pairs; see ``Indicator.score_turns``."""
+
+    def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Score non-empty pairs of one user turn and its response; see ``Indicator.score``.
+
+        Raises:
+            ModelError: The model cannot be had, is of another kind, or lacks weights.
+        """
+        return self.score_turns(Pairs.of(instructions, responses))
+
+    def compute(self, items: Sequence[Any]) -> Computed:
+        """The values of hashable items, in their order, each distinct one computed once and kept in the store."""
+        checkpoint = self.checkpoint.resolve()
+        space = {
+            "model": checkpoint.weights(),
+            "kind": checkpoint.kind,
+            "dtype": checkpoint.dtype,
+            "max_tokens": self.max_tokens,
+            **self.space(),
+        }
+        return compute(items, space=space, load=self.engine)
+
+    def describe(self) -> dict[str, Any]:
+        """Model id, revision, dtype and device as they are resolved here, for a record.
+
+        Raises:
+            ModelError: The model cannot be had.
+        """
+        return self.checkpoint.describe()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain data; a folder's path is cut to its name."""
+        from pathlib import Path
+
+        settings = super().settings()
+        return settings | ({"model": Path(self.model).name} if Path(self.model).is_dir() else {})
