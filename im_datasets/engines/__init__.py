@@ -1,0 +1,1 @@
+"""Who computes a run's shards: this machine (``local``) or a Ray cluster (``ray``)."""
