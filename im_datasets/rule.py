@@ -83,12 +83,17 @@ class LinearRule:
     def __post_init__(self) -> None:
         """Refuse a rule that cannot be computed."""
         columns = [term.column for term in self.terms]
+        if not all(isinstance(column, str) for column in columns):
+            raise RuleError(f"rule {self.name!r} names its columns {columns}; each must be a text")
         if not columns or len(set(columns)) < len(columns):
             raise RuleError(f"rule {self.name!r} needs at least one term and each column once; got {columns}")
         numbers = [self.intercept, *(t.coefficient for t in self.terms)]
-        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        if not all(map(_is_number, numbers)):
             raise RuleError(f"rule {self.name!r} has a coefficient that is not a finite number: {numbers}")
         for term in self.terms:
+            bounds = [bound for bound in (term.low, term.high) if bound is not None]
+            if not all(map(_is_number, bounds)):
+                raise RuleError(f"rule {self.name!r} clips {term.column} at what is no finite number: {bounds}")
             if term.low is not None and term.high is not None and term.low > term.high:
                 raise RuleError(f"rule {self.name!r} clips {term.column} to an empty range")
 
@@ -191,6 +196,10 @@ class LinearRule:
     def names() -> list[str]:
         """Names of the shipped rules."""
         return sorted(path.stem for path in _SHIPPED.glob("*.json"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _and_how(missing: Sequence[str]) -> str:
