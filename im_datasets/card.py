@@ -1,20 +1,25 @@
 """Selection and record → the dataset card ``README.md`` and its figures, without the network.
 
 Every fact comes from the run or from the caller. A licence or language that was not given is left out of the
-front matter and asked for in the text.
+front matter and asked for in the text. The generated parts stand between markers; putting them into a card that
+is already there is left to ``card_merge``.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from im_datasets import figures
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.overview import Scores, asked, headline, scored_rows, shortfall
+from im_datasets.manifest import Config, Published
+from im_datasets.overview import Scores, asked, headline, read_in_part, scored_rows, shortfall
 from im_datasets.record import IndicatorRecord, ScoringRecord
 from im_datasets.rule import LOG_LOSS, LinearRule, Term
-from im_datasets.selection import Selection
+from im_datasets.selection import REASON, Selection
 from im_datasets.templates import (
     Trusted,
     escape_markdown,
@@ -28,10 +33,20 @@ from im_datasets.templates import (
     write_text,
 )
 
+if TYPE_CHECKING:
+    from datasets import DatasetInfo
+
 CARD = "README.md"
+STANDALONE = ".huggingface.yaml"
+"""A file that `datasets` reads after the card's front matter, so that its fields count and the card's do not."""
+
 FIGURE, PANELS = "figures/score_distribution.png", "figures/indicators.png"
-DATA_FILES = {"kept": "kept.parquet", "dropped": "dropped.parquet"}
-"""Config → data file; the first config is the default."""
+CONFIGS = {
+    "kept": "the chosen rows, best first",
+    "dropped": "the other rows, each with its reason",
+    "scores": "the number, rank and scores of every row, without its text",
+}
+"""Config → what is in it; the first that is published is the default."""
 
 TAGS = ("im-datasets", "instruction-mining")
 _SIZES = (
@@ -40,29 +55,116 @@ _SIZES = (
 )
 """The Hub's size categories; each next one has a digit more."""
 
+_BLOCK = re.compile(
+    r"^<!-- im-datasets:begin (?P<name>\w+) -->\n(?P<text>.*?)^<!-- im-datasets:end (?P=name) -->$",
+    re.MULTILINE | re.DOTALL,
+)
+_DIGEST = re.compile(r"(?<![0-9a-zA-Z])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-zA-Z])")
+_PLAIN_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What nobody but the publisher or the source can know.
+
+    Attributes:
+        license: Licence id of the rows, as the Hub names it; left out and asked for when None.
+        language: Language codes of the rows; left out and asked for when empty.
+        pretty_name: Title of the dataset; None names the source.
+        license_name: Name of a licence that the Hub calls ``other``.
+        license_link: Where that licence stands.
+        task_categories: The Hub's names of the tasks that the rows are for.
+        tags: Beside those that this package sets.
+        repo_id: Where the dataset lies on the Hub; None leaves out how to load and verify it.
+        source_terms: What the source's own card says of ``license``, ``license_name``, ``license_link`` and
+            ``pretty_name``; None where there is no such card.
+    """
+
+    license: str | None = None
+    language: tuple[str, ...] = ()
+    pretty_name: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    task_categories: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    repo_id: str | None = None
+    source_terms: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, license: str | None = None, language: str | Sequence[str] | None = None, **more: Any) -> Self:
+        """Facts with one language or several."""
+        return cls(license or None, as_codes(language), **more)
+
+
+def as_codes(value: object) -> tuple[str, ...]:
+    """One text or several, or none, as a tuple of those that say something."""
+    values = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    return tuple(text for text in values if isinstance(text, str) and text)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A rendered card.
+
+    Attributes:
+        metadata: The front matter as data; all of it generated.
+        body: The Markdown after it.
+    """
+
+    metadata: dict[str, Any]
+    body: str
+
+    @property
+    def blocks(self) -> dict[str, str]:
+        """Name → text of the generated parts."""
+        return find_blocks(self.body)
+
+    def __str__(self) -> str:
+        return f"---\n{as_yaml(self.metadata)}\n---\n\n{self.body}"
+
+
+def find_blocks(body: str) -> dict[str, str]:
+    """The generated parts of a card, by name: what stands between their markers."""
+    return {match["name"]: match["text"] for match in _BLOCK.finditer(body)}
+
+
+def replace_blocks(body: str, blocks: Mapping[str, str]) -> str:
+    """A card's text with these generated parts in place of those of the same names."""
+    return _BLOCK.sub(lambda match: as_block(match["name"], blocks.get(match["name"], match["text"])), body)
+
+
+def as_block(name: str, text: str) -> str:
+    """A generated part between its markers."""
+    return f"{_marker(name)}\n{text}{_marker(name, end=True)}"
+
+
+def block_digests(blocks: Mapping[str, str]) -> dict[str, str]:
+    """Name → sha256 of a generated part."""
+    return {name: sha256(text.encode()).hexdigest() for name, text in blocks.items()}
+
+
+def _marker(name: str, *, end: bool = False) -> str:
+    return f"<!-- im-datasets:{'end' if end else 'begin'} {name} -->"
 
 
 def write_card(
     selection: Selection,
-    record: ScoringRecord,
+    record: ScoringRecord | None,
     folder: str | Path,
+    facts: CardFacts = CardFacts(),
     *,
-    license: str | None = None,
-    language: str | Sequence[str] | None = None,
-    pretty_name: str | None = None,
-    data_files: Mapping[str, str] = DATA_FILES,
+    configs: Mapping[str, Config] | None = None,
 ) -> Path:
     """Write ``README.md`` and its figures into a folder, each file whole or not at all.
 
     Args:
         selection: What was kept and dropped, with the score columns.
-        record: Where the scores came from.
+        record: Where the scores came from; None where that is not known.
         folder: Where to write; made when it is missing.
-        license: Licence id of the rows, as the Hub names it; left out and asked for when None.
-        language: Language code or codes of the rows; left out and asked for when None.
-        pretty_name: Title of the dataset; None names the source.
-        data_files: Config name → data file beside the card; the first is the default.
+        facts: What the publisher says of the rows.
+        configs: Config name → its files beside the card; None is what ``mine`` writes.
 
     Returns:
         The path of the card.
@@ -70,76 +172,157 @@ def write_card(
     Raises:
         OutputError: The template is missing from the installation.
     """
-    folder, scores = Path(folder), Scores.of(selection)
+    folder = Path(folder)
+    configs = mined_configs(selection) if configs is None else configs
+    files = [folder / path for config in configs.values() for path in config.files]
+    digests = {str(file.relative_to(folder)): Published.of_file(file).sha256 for file in files if file.is_file()}
+    write_figures(selection, folder)
+    for hint in missing_facts(facts.license, facts.language):
+        logger.info("%s", hint)
+    return write_text(folder / CARD, str(render_card(selection, record, facts, configs=configs, digests=digests)))
+
+
+def write_figures(selection: Selection, folder: Path) -> list[str]:
+    """Write the card's figures into a folder.
+
+    Returns:
+        Their paths in the folder.
+    """
+    scores = Scores.of(selection)
     write_bytes(folder / FIGURE, figures.as_png(figures.score_distribution(scores)))
     write_bytes(folder / PANELS, figures.as_png(figures.indicator_panels(scores)))
-    for hint in missing_facts(license, language):
-        logger.info("%s", hint)
-    card = render_card(
-        selection,
-        record,
-        license=license,
-        language=language,
-        pretty_name=pretty_name,
-        data_files=data_files,
-    )
-    return write_text(folder / CARD, card)
+    return [FIGURE, PANELS]
 
 
 def render_card(
     selection: Selection,
-    record: ScoringRecord,
+    record: ScoringRecord | None,
+    facts: CardFacts = CardFacts(),
     *,
-    license: str | None = None,
-    language: str | Sequence[str] | None = None,
-    pretty_name: str | None = None,
     figure: str | None = FIGURE,
     panels: str | None = PANELS,
-    data_files: Mapping[str, str] = DATA_FILES,
-) -> str:
-    """The dataset card as Markdown with YAML front matter.
+    configs: Mapping[str, Config] | None = None,
+    infos: Mapping[str, "DatasetInfo"] | None = None,
+    digests: Mapping[str, str] | None = None,
+    original: bool = False,
+) -> Card:
+    """The dataset card: YAML front matter and Markdown.
 
     Args:
         selection: What was kept and dropped, with the score columns.
-        record: Where the scores came from.
-        license: Licence id of the rows; left out and asked for when None.
-        language: Language code or codes of the rows; left out and asked for when None.
-        pretty_name: Title of the dataset; None names the source.
+        record: Where the scores came from; None where that is not known, which the card then says.
+        facts: What the publisher says of the rows.
         figure: Path of the score distribution beside the card; None = no such figure.
         panels: Path of the indicator figure beside the card; None = no such figure.
-        data_files: Config name → data file beside the card; the first is the default.
+        configs: Config name → its files beside the card, the first is the default; None is what ``mine`` writes.
+        infos: Config name → features and sizes for the front matter; None leaves them out.
+        digests: Path → sha256 of the configs' files, which the front matter then names; None leaves them out.
+        original: Whether kept and dropped rows are published without the columns of this package.
 
     Raises:
         OutputError: The template is missing from the installation.
     """
-    scores = Scores.of(selection)
-    kept, dropped = len(selection.kept), len(selection.dropped)
+    configs = mined_configs(selection) if configs is None else configs
     template = markdown_environment().from_string(read_template("dataset_card.md"))
-    return template.render(
-        front_matter=Trusted(_front_matter(kept, record, license, language, pretty_name, data_files)),
-        title=pretty_name or f"Selected rows of {_source(record)}",
-        headline=headline(kept, kept + dropped),
-        source=_source(record),
-        hints=missing_facts(license, language),
-        rule=_rule(record.rule),
-        rows=kept + dropped,
-        kept=kept,
-        reasons=selection.reasons,
-        unscored=kept + dropped - scored_rows(scores.both(LOG_LOSS)),
-        score=COLUMNS[LOG_LOSS],
-        cut=selection.cut,
+    body = template.render(
+        **_counts(selection, record),
+        **_scores(selection),
+        **_origin(record),
+        title=facts.pretty_name or f"Selected rows of {_source(record)}",
+        block=_marker,
+        here=_here(configs),
+        hints=missing_facts(facts.license, facts.language),
+        repo_id=facts.repo_id if _PLAIN_ID.fullmatch(facts.repo_id or "") else None,
+        configs=[{"name": name, "rows": config.rows, "what": CONFIGS[name]} for name, config in configs.items()],
         figure=figure and _link(figure),
         panels=panels and _link(panels),
-        facts=_listing(record.source),
-        asked=_listing(asked(selection)),
-        shortfall=shortfall(selection),
-        columns=_listing(record.columns),
-        versions=_listing({"im-datasets": record.package_version} | record.versions),
-        comparisons=[scores.compare(name) for name in scores.indicators],
-        added=[COLUMNS[name] for name in scores.kept],
-        indicators=[_indicator(indicator) for indicator in record.indicators],
-        command=record.command and _command(record.command),
+        original=original,
+        tells_reasons=any(REASON in config.columns for config in configs.values()),
+        terms=_terms(record, facts),
     )
+    front = _configs(configs, digests or {})
+    return Card(_metadata(len(selection.kept), record, facts, front, infos or {}), body.strip("\n") + "\n")
+
+
+def mined_configs(selection: Selection) -> dict[str, Config]:
+    """The configs of the folder that ``mine`` writes.
+
+    `datasets` cannot open a config without rows, so one of no dropped rows is left out. One of no kept rows stays, for
+    else the dropped rows would be what a reader gets who asks for none by name.
+    """
+    sides = {"kept": selection.kept, "dropped": selection.dropped}
+    return {
+        name: Config(len(rows), list(rows.column_names), [f"{name}.parquet"])
+        for name, rows in sides.items()
+        if len(rows) or name == "kept"
+    }
+
+
+def _counts(selection: Selection, record: ScoringRecord | None) -> dict[str, Any]:
+    kept, dropped = len(selection.kept), len(selection.dropped)
+    return {
+        "headline": headline(kept, kept + dropped),
+        "source": _source(record),
+        "part": read_in_part(record.source) if record else "",
+        "rows": kept + dropped,
+        "kept": kept,
+        "reasons": selection.reasons,
+        "cut": selection.cut,
+        "asked": _listing(asked(selection)),
+        "shortfall": shortfall(selection),
+    }
+
+
+def _scores(selection: Selection) -> dict[str, Any]:
+    scores = Scores.of(selection)
+    rows = len(selection.kept) + len(selection.dropped)
+    return {
+        "score": COLUMNS[LOG_LOSS],
+        "unscored": rows - scored_rows(scores.both(LOG_LOSS)),
+        "comparisons": [scores.compare(name) for name in scores.indicators],
+        "added": [COLUMNS[name] for name in scores.kept],
+    }
+
+
+def _origin(record: ScoringRecord | None) -> dict[str, Any]:
+    """Where the scores came from; the rule is None where that is not known."""
+    if record is None:
+        told = dict.fromkeys(("rule", "columns", "versions", "command", "package_version"))
+        return {**told, "facts": Trusted("not known"), "indicators": []}
+    return {
+        "rule": _rule(record.rule),
+        "facts": _listing(record.source),
+        "columns": _listing(record.columns),
+        "versions": _listing({"im-datasets": record.package_version} | record.versions),
+        "indicators": [_indicator(indicator) for indicator in record.indicators],
+        "command": record.command and _command(record.command),
+        "package_version": record.package_version,
+    }
+
+
+def _here(configs: Mapping[str, Config]) -> str:
+    """What the reader finds in the repository."""
+    if "kept" not in configs:
+        return "The texts are not here, only the scores of every row."
+    if "dropped" in configs:
+        return "Both sides are here: the kept rows, best first, and the dropped rows, each with its reason."
+    more = "; the scores of all rows are here too" if "scores" in configs else ""
+    return f"The kept rows are here, best first{more}."
+
+
+def _terms(record: ScoringRecord | None, facts: CardFacts) -> list[str]:
+    """Whose rows these are and under which terms, as far as anybody said."""
+    link = f" ({facts.license_link})" if facts.license_link else ""
+    named = facts.license_name or facts.license or "not given"
+    told = [f"Licence of these rows, as their publisher states it: {named}{link}."]
+    if record and record.source.get("kind") == "hub":
+        at = f" at revision {record.source['revision']}" if record.source.get("revision") else ""
+        told.append(f"The rows are from the dataset {_source(record)} on the Hub{at}; credit is due to its authors.")
+    source = facts.source_terms or {}
+    if source.get("license"):
+        stated = [source[name] for name in ("license", "license_name", "license_link") if source.get(name)]
+        told.append(f"Licence that the source's own card states: {', '.join(stated)}. Its terms hold for these rows.")
+    return told
 
 
 def missing_facts(license: str | None, language: str | Sequence[str] | None) -> list[str]:
@@ -163,35 +346,80 @@ def missing_facts(license: str | None, language: str | Sequence[str] | None) -> 
     return hints
 
 
-def _front_matter(
+def _metadata(
     kept: int,
-    record: ScoringRecord,
-    license: str | None,
-    language: str | Sequence[str] | None,
-    pretty_name: str | None,
-    data_files: Mapping[str, str],
-) -> str:
-    """The front matter as YAML, every text one printable line."""
+    record: ScoringRecord | None,
+    facts: CardFacts,
+    configs: list[dict[str, Any]],
+    infos: Mapping[str, "DatasetInfo"],
+) -> dict[str, Any]:
+    """The front matter as data, every text one printable line."""
     from huggingface_hub import DatasetCardData
 
-    languages = [language] if isinstance(language, str) else list(language or ())
+    is_hub = record is not None and record.source.get("kind") == "hub"
     data = DatasetCardData(
-        language=[one_line(code) for code in languages] or None,
-        license=one_line(license) if license else None,
-        pretty_name=one_line(pretty_name) if pretty_name else None,
-        tags=list(TAGS),
+        language=list(map(one_line, facts.language)) or None,
+        license=one_line(facts.license) if facts.license else None,
+        license_name=one_line(facts.license_name) if facts.license_name else None,
+        license_link=one_line(facts.license_link) if facts.license_link else None,
+        pretty_name=one_line(facts.pretty_name) if facts.pretty_name else None,
+        tags=[*TAGS, *(one_line(tag) for tag in facts.tags if tag not in TAGS)],
+        task_categories=list(map(one_line, facts.task_categories)) or None,
         size_categories=[_size_category(kept)],
-        source_datasets=[_source(record)] if record.source.get("kind") == "hub" else None,
-        configs=_configs(data_files),
+        source_datasets=[_source(record)] if is_hub else None,
+        configs=configs,
     )
-    return data.to_yaml(line_break="\n")
+    if infos:
+        from datasets.info import DatasetInfosDict
+
+        DatasetInfosDict(infos).to_dataset_card_data(data)
+    metadata: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return metadata
 
 
-def _configs(data_files: Mapping[str, str]) -> list[dict[str, Any]]:
-    configs: list[dict[str, Any]] = [
-        {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in data_files.items()
+def as_yaml(metadata: Mapping[str, Any]) -> str:
+    """Front matter as YAML without its fences, as ``huggingface_hub`` writes it, line breaks of Unicode escaped.
+
+    PyYAML would write these as they stand, and read spaces.
+    """
+    import yaml
+    from huggingface_hub.repocard_data import CardData
+
+    class Dumper(yaml.Dumper):
+        """PyYAML's, with quotes that escape."""
+
+    def quoted(dumper: yaml.Dumper, text: str) -> yaml.ScalarNode:
+        style = '"' if _UNICODE_BREAKS & set(text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, quoted)
+    plain = CardData(**metadata).to_dict()  # type: ignore[no-untyped-call]
+    return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, line_break="\n").strip()
+
+
+_UNICODE_BREAKS = {"\x85", "\u2028", "\u2029"}
+
+
+def _configs(configs: Mapping[str, Config], digests: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The configs as the front matter names them, each with a description that says which content it is.
+
+    `datasets` keeps a local folder's rows under its name and what its card says, whatever its files hold: with cards
+    alike, the rows of an earlier run, or of another folder of that name, would be given instead.
+    """
+    told: list[dict[str, Any]] = [
+        {"config_name": name}
+        | _description([digests[path] for path in config.files if path in digests])
+        | {"data_files": [{"split": "train", "path": config.files if len(config.files) > 1 else config.files[0]}]}
+        for name, config in configs.items()
     ]
-    return [configs[0] | {"default": True}, *configs[1:]] if configs else []
+    return [told[0] | {"default": True}, *told[1:]] if told else []
+
+
+def _description(digests: list[str]) -> dict[str, str]:
+    if not digests:
+        return {}
+    digest = digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+    return {"description": f"content sha256 {digest}"}
 
 
 def _size_category(rows: int) -> str:
@@ -203,8 +431,8 @@ def _size_category(rows: int) -> str:
     return _SIZES[min(max(len(str(rows)) - 3, 0), len(_SIZES) - 1)]
 
 
-def _source(record: ScoringRecord) -> str:
-    return one_line(record.source.get("id") or "a dataset without a name")
+def _source(record: ScoringRecord | None) -> str:
+    return one_line((record.source.get("id") if record else None) or "a dataset without a name")
 
 
 def _link(path: str) -> Trusted:
@@ -214,9 +442,15 @@ def _link(path: str) -> Trusted:
 
 
 def _command(words: Sequence[str]) -> str:
+    """One line that a shell reads as these words; nothing in it can look like a line of the card."""
     import shlex
 
-    return shlex.join(words)
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_c_escaped(word)}'" for word in words)
+
+
+def _c_escaped(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped)
 
 
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,11 +479,20 @@ def _term(term: Term) -> dict[str, Any]:
 def _indicator(indicator: IndicatorRecord) -> dict[str, Any]:
     told = {"name": indicator.name, "version": indicator.version}
     counts = {"unscored": indicator.unscored, "truncated": indicator.truncated}
-    texts = {"model": format_fact(indicator.model or {}), "settings": format_fact(indicator.settings)}
+    texts = {"model": _short(format_fact(indicator.model or {})), "settings": _short(format_fact(indicator.settings))}
     return told | counts | texts
+
+
+def _short(text: str) -> str:
+    """A text with every digest cut to its beginning: the whole one stands in the record, and a phone is narrow.
+
+    >>> _short("sha256:" + "0123456789abcdef" * 4)
+    'sha256:0123456789ab…'
+    """
+    return _DIGEST.sub(r"\1…", text)
 
 
 def _listing(facts: Mapping[str, Any]) -> Trusted:
     """Facts in one line of Markdown."""
-    told = [f"{escape_markdown(name)} {escape_markdown(value)}" for name, value in told_facts(facts)]
+    told = [f"{escape_markdown(name)} {escape_markdown(_short(value))}" for name, value in told_facts(facts)]
     return Trusted(" · ".join(told) or "nothing")

@@ -7,6 +7,7 @@ shows them light or dark, and ``as_png`` keeps them. The same scores give the sa
 import io
 import math
 import re
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,8 @@ def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
         width: In CSS pixels.
     """
     kept, dropped = finite(scores.kept[LOG_LOSS]), finite(scores.dropped[LOG_LOSS])
-    figure = _figure(width, 300 if width > 600 else 260)
-    axes = _axes(figure, left=52, right=12, top=52, bottom=46)
+    figure = blank(width, 300 if width > 600 else 260)
+    axes = axes_within(figure, left=52, right=12, top=52, bottom=46)
     _side_labels(figure, len(kept), len(dropped))
     values = np.concatenate([kept, dropped])
     if not len(values):
@@ -58,7 +59,7 @@ def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
     _bars(axes, edges, kept_rows, "kept")
     _bars(axes, edges, dropped_rows, "dropped", bottom=kept_rows)
     axes.set_ylim(0, float((kept_rows + dropped_rows).max()) * 1.2 or 1.0)
-    _number_axis(axes.yaxis, 4)
+    number_axis(axes.yaxis, 4)
     _value_axis(axes, f"{COLUMNS[LOG_LOSS].name}: {COLUMNS[LOG_LOSS].direction}", edges)
     axes.set_ylabel("rows")
     if scores.cut is not None:
@@ -74,8 +75,8 @@ def indicator_panel(scores: Scores, name: str, *, width: int = PANEL) -> "Figure
         name: Which column.
         width: In CSS pixels.
     """
-    figure = _figure(width, 150)
-    _panel(_axes(figure, left=12, right=12, top=6, bottom=40), scores, name)
+    figure = blank(width, 150)
+    _panel(axes_within(figure, left=12, right=12, top=6, bottom=40), scores, name)
     return figure
 
 
@@ -89,14 +90,16 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
     names = scores.indicators
     rows = max(1, -(-len(names) // columns))
     height = 44 + rows * 196
-    figure = _figure(columns * PANEL + 40, height)
-    _side_labels(figure, *(len(side.get(LOG_LOSS, ())) for side in (scores.kept, scores.dropped)))
+    figure = blank(columns * PANEL + 40, height)
+    # No panel has more marks than the key says: rows without a value are not drawn.
+    drawn = (max((len(finite(side[name])) for name in names), default=0) for side in (scores.kept, scores.dropped))
+    _side_labels(figure, *drawn)
     if not names:
-        _nothing(_axes(figure, left=12, right=12, top=52, bottom=12), "no indicator was run")
+        _nothing(axes_within(figure, left=12, right=12, top=52, bottom=12), "no indicator was run")
     for place, name in enumerate(names):
         row, column = divmod(place, columns)
         left, top = 20 + column * PANEL, 44 + row * 196
-        axes = _axes(
+        axes = axes_within(
             figure,
             left=left + 12,
             right=columns * PANEL + 40 - left - PANEL + 12,
@@ -111,16 +114,25 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
 def correlations(scores: Scores) -> "Figure":
     """Spearman's rank correlation of every two indicators and the score, as a triangle."""
     names = [*scores.indicators, *([LOG_LOSS] if LOG_LOSS in scores.kept else [])]
+    return correlation_triangle(names, rank_correlations([scores.both(name) for name in names]))
+
+
+def correlation_triangle(names: Sequence[str], matrix: FloatArray) -> "Figure":
+    """Correlations of every two columns, as a triangle of numbers.
+
+    Args:
+        names: What the rows and columns stand for, n of them.
+        matrix: Shape (n, n), -1..1; NaN where it is not known.
+    """
     cell, label = 44, 150
     size = len(names)
-    figure = _figure(size * cell + label, size * cell + 12)
-    axes = _axes(figure, left=6, right=6, top=6, bottom=6)
+    figure = blank(size * cell + label, size * cell + 12)
+    axes = axes_within(figure, left=6, right=6, top=6, bottom=6)
     axes.set_xlim(0, size + (label - 12) / cell)
     axes.set_ylim(size, 0)
     axes.set_axis_off()
-    matrix = rank_correlations([scores.both(name) for name in names])
     for i, name in enumerate(names):
-        axes.text(i + 0.08, i + 0.5, name, va="center", ha="left", fontsize=12, color=COLOURS["ink"])
+        axes.text(i + 0.08, i + 0.5, name, va="center", fontsize=12, color=COLOURS["ink"], parse_math=False)
         for j in range(i):
             _cell(axes, j, i, float(matrix[i, j]))
     return figure
@@ -137,12 +149,12 @@ def lengths(scores: Scores, *, width: int = WIDE) -> "Figure | None":
     if not names:
         return None
     side_by_side = width > 600
-    figure = _figure(width, 250 if side_by_side else 250 * len(names))
+    figure = blank(width, 250 if side_by_side else 250 * len(names))
     panel = width // len(names) if side_by_side else width
     for place, name in enumerate(names):
         left, top = (place * panel, 0) if side_by_side else (0, 250 * place)
         bottom = 48 if side_by_side else 250 * (len(names) - place - 1) + 48
-        axes = _axes(figure, left=left + 46, right=width - left - panel + 14, top=top + 34, bottom=bottom)
+        axes = axes_within(figure, left=left + 46, right=width - left - panel + 14, top=top + 34, bottom=bottom)
         _length_panel(axes, scores, name)
     return figure
 
@@ -192,13 +204,14 @@ def _inline(svg: str, name: str, label: str) -> str:
     return f'<svg {size} role="img" aria-label="{escape(label)}" data-figure="{escape(name)}">{body}'
 
 
-def _figure(width: int, height: int) -> "Figure":
+def blank(width: int, height: int) -> "Figure":
+    """An empty figure of so many CSS pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=COLOURS["surface"])
 
 
-def _axes(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
+def axes_within(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
     """Axes by their margins in pixels."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes(
@@ -216,7 +229,8 @@ def _axes(figure: "Figure", *, left: float, right: float, top: float, bottom: fl
     return axes
 
 
-def _number_axis(axis: Any, ticks: int) -> None:
+def number_axis(axis: Any, ticks: int) -> None:
+    """Give an axis at most so many round ticks, and a vertical one its grid."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(ticks, integer=False, steps=[1, 2, 2.5, 5, 10]))
@@ -226,7 +240,7 @@ def _number_axis(axis: Any, ticks: int) -> None:
 
 
 def _value_axis(axes: "Axes", label: str, edges: FloatArray) -> None:
-    _number_axis(axes.xaxis, 9 if axes.bbox.width > 500 else 4)
+    number_axis(axes.xaxis, 9 if axes.bbox.width > 500 else 4)
     axes.set_xlim(float(edges[0]), float(edges[-1]))
     axes.set_xlabel(label, labelpad=8)
 
@@ -257,7 +271,8 @@ def _edges(values: FloatArray, *, bins: int, cut: float | None = None) -> FloatA
     if cut is None:
         return _whole_edges(low, high, step) if _whole(values) else low + step * np.arange(bins + 1)
     above = float(np.nextafter(cut, np.inf))
-    first = above - math.ceil((above - low) / step) * step
+    # At least one bin below: next to 0 the quotient of so small a difference may vanish.
+    first = above - max(1, math.ceil((above - low) / step)) * step
     edges = first + step * np.arange(bins + 2)
     edges[np.abs(edges - above).argmin()] = above
     return edges
@@ -402,7 +417,7 @@ def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
     axes.set_ylim(0, max(float(shares.max()), overall) * 1.15 or 1.0)
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_xticks(places, [format_number(edge) for edge in edges[:-1]])
-    _number_axis(axes.yaxis, 4)
+    number_axis(axes.yaxis, 4)
     axes.set_xlabel(f"{COLUMNS[name].unit}, from", labelpad=8)
     axes.set_title(f"% kept by {COLUMNS[name].meaning}", loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
     axes.text(

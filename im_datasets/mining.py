@@ -5,6 +5,7 @@ Leaves datasets, progress and records to ``scoring``.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ from datasets import Dataset
 
 from im_datasets import indicators as catalogue
 from im_datasets.columns import Columns, Pairs
+from im_datasets.embedding import Embedder
 from im_datasets.errors import RuleError
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Batch, Indicator
+from im_datasets.models import on_rank
 from im_datasets.rule import LinearRule
 
 
@@ -61,12 +64,13 @@ class InstructMining:
         fitted.indicators = tuple(_fit(indicator, dataset, self.columns) for indicator in self.indicators)
         return fitted
 
-    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[Any]]:  # noqa: ARG002
+    def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[Any]]:
         """Score a batch as ``Dataset.map(batched=True)`` hands it over.
 
         Args:
             batch: Columns of equal length.
-            rank: The process's number, as ``with_rank=True`` gives it; None in a single process.
+            rank: The process's number, as ``with_rank=True`` gives it, so that each takes a GPU of its own; None
+                in a single process.
 
         Returns:
             For every name in ``writes``, one value per row in row order: floats, NaN where the row could not be
@@ -77,7 +81,8 @@ class InstructMining:
             NotFittedError: An indicator of the rule has to see the whole dataset first; call ``fit``.
         """
         columns = self.columns or Columns.detect(list(batch))
-        return self.score_pairs(columns.pairs(batch))
+        with on_rank(rank):
+            return self.score_pairs(columns.pairs(batch))
 
     def score_pairs(self, pairs: Pairs) -> dict[str, list[Any]]:
         """Score the pairs that can be scored; the others are NaN with their reason."""
@@ -125,18 +130,56 @@ def _complete(rule: LinearRule, given: Sequence[Indicator]) -> list[Indicator]:
 
 def _default(rule: LinearRule, column: str) -> Indicator:
     """The indicator that writes a column, with the settings the rule assumes."""
-    name = COLUMNS[column].indicator if column in COLUMNS else None
-    if name is None or name not in catalogue.__all__:
-        raise RuleError(
-            f"rule {rule.name!r} needs {column}, and no indicator here computes it: pass one that writes it in "
-            f"indicators=[…], or, where the dataset has the column already, apply the rule alone: "
-            f"ds.map(LinearRule.load({rule.name!r}), batched=True)"
-        )
-    settings = dict(rule.indicators.get(name, {}))
+    names = [COLUMNS[column].indicator] if column in COLUMNS else list(rule.indicators)
+    for name in names:
+        settings = dict(rule.indicators.get(name, {}))
+        if settings.get("trust_remote_code"):
+            raise RuleError(f"rule {rule.name!r} asks to run code of a repository; pass the indicator {name} yourself")
+        settings = {**_implied(rule, column, name), **_from_json(settings)}
+        if (cls := find_indicator(name)) is not None and column in (indicator := cls(**settings)).writes:
+            return indicator
+    raise RuleError(
+        f"rule {rule.name!r} needs {column}, and no indicator here computes it: pass one that writes it in "
+        f"indicators=[…], or, where the dataset has the column already, apply the rule alone: "
+        f"ds.map(LinearRule.load({rule.name!r}), batched=True)"
+    )
+
+
+def _from_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """A rule's settings as an indicator takes them: an embedder by its own settings, tuples where JSON has lists."""
+    found: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in settings.items()}
+    if isinstance(found.get("embedder"), dict):
+        found["embedder"] = Embedder(**found["embedder"])
+    return found
+
+
+def _implied(rule: LinearRule, column: str, name: str) -> dict[str, Any]:
+    """Settings that the rule's columns say by their names."""
     if name == "KNNDistance":
-        settings.setdefault("k", int(column.rpartition("_")[2]))
-    indicator: Indicator = getattr(catalogue, name)(**settings)
-    return indicator
+        return {"k": int(column.rpartition("_")[2])}
+    if name == "UniEval" and column in COLUMNS:
+        asked = [known for known in rule.columns if known in COLUMNS and COLUMNS[known].indicator == name]
+        return {"dimensions": tuple(known.removeprefix("im_") for known in asked)}
+    return {}
+
+
+ENTRY_POINTS = "im_datasets.indicators"
+"""The group in which other packages name their indicators."""
+
+
+def find_indicator(name: str) -> type[Indicator] | None:
+    """The indicator class of a name: one of this package, or one that an installed package brings.
+
+    A package brings one by an entry point, in its ``pyproject.toml``::
+
+        [project.entry-points."im_datasets.indicators"]
+        Politeness = "polite.scores:Politeness"
+    """
+    if name in catalogue.__all__:
+        found = getattr(catalogue, name)
+    else:
+        found = next((point.load() for point in entry_points(group=ENTRY_POINTS, name=name)), None)
+    return found if isinstance(found, type) and issubclass(found, Indicator) else None
 
 
 def _fit(indicator: Indicator, dataset: Dataset, columns: Columns | None) -> Indicator:

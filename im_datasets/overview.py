@@ -180,13 +180,33 @@ def headline(kept: int, rows: int) -> str:
     return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
 
 
+def read_in_part(source: Mapping[str, Any]) -> str:
+    """Which rows of a source were read, where a limit kept the others out; else an empty text.
+
+    Args:
+        source: As a record tells it: ``limit`` asked for, ``rows`` read, ``seed`` they were drawn with.
+
+    >>> read_in_part({"limit": 300, "rows": 300, "seed": None}), read_in_part({"limit": 300, "rows": 12})
+    ('the first 300 rows', '')
+    """
+    limit, read = source.get("limit"), source.get("rows") or 0
+    if not limit or read < limit:
+        return ""
+    rows = f"{format_count(read)} rows"
+    return f"the first {rows}" if source.get("seed") is None else f"{format_count(read)} randomly drawn rows"
+
+
 def shortfall(selection: Selection) -> str:
     """A sentence when fewer rows were left than asked for; else an empty text.
 
     Args:
         selection: Its settings say how many are missing.
     """
-    missing = selection.settings.get("shortfall") or 0
+    return told_shortfall(selection.settings.get("shortfall") or 0)
+
+
+def told_shortfall(missing: int) -> str:
+    """The sentence for so many missing rows; an empty text for none."""
     return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
 
 

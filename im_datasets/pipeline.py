@@ -5,40 +5,38 @@ complete folder or none. A second call with the same request finds the folder an
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import mkdtemp
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from im_datasets import __version__
-from im_datasets.card import write_card
+from im_datasets.card import CardFacts, as_codes, write_card
 from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
+from im_datasets.engines.base import ShardEngine
 from im_datasets.errors import OutputError, SourceError
 from im_datasets.indicators.base import Indicator
+from im_datasets.indicators.model import ModelIndicator
+from im_datasets.licences import check_language, check_licence
+from im_datasets.mining import InstructMining
+from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, missing_parts, written_whole
+from im_datasets.partial import drop_partial, partial_folder
 from im_datasets.record import ScoringRecord
 from im_datasets.report import write_report
 from im_datasets.resources import peak_memory_bytes
+from im_datasets.results import DROPPED, KEPT, RECORD, REPORT, describe_selection, load_result
 from im_datasets.rows import prepare
 from im_datasets.rule import LinearRule
 from im_datasets.scoring import score
 from im_datasets.selection import Selection, check_request, select
 from im_datasets.source import Source, load_source
-
-KEPT, DROPPED, RECORD, REPORT, CARD = (
-    "kept.parquet",
-    "dropped.parquet",
-    "record.json",
-    "report.html",
-    "README.md",
-)
+from im_datasets.store import using_store
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,16 @@ def mine(
     language: str | Sequence[str] | None = None,
     command: Sequence[str] | None = None,
     progress: bool = True,
+    cache: bool = True,
+    resume: bool = True,
+    workers: int = 1,
+    engine: ShardEngine | None = None,
+    log: str | Path | IO[str] | None = None,
 ) -> Mined:
     """Score a dataset, keep the best rows, and write a folder that explains itself.
+
+    Work that is not finished lies in ``.<name of out>.partial`` beside ``out``; the next call that scores the same
+    goes on with it, and it is removed when the result stands.
 
     Args:
         data: A JSON, JSONL, CSV or Parquet file, a glob or folder of them, a folder saved by `datasets`, the id
@@ -112,6 +118,11 @@ def mine(
         language: Language code or codes of the rows, for the card; left out when None.
         command: The command line that repeats the run, for record and card.
         progress: Whether progress is shown on standard error.
+        cache: Whether model outputs are kept in the store between runs, and taken from it.
+        resume: Whether unfinished work is gone on with; else it is thrown away.
+        workers: Processes that score side by side; see ``score``.
+        engine: Who computes the shards, instead of ``workers`` on this machine.
+        log: A file (or ``"-"``, standard error) that gets a JSON line per event; see ``progress``.
 
     Returns:
         The folder, the record and the selection.
@@ -121,7 +132,10 @@ def mine(
         ColumnsError: Instruction and response cannot be told from the column names.
         RuleError: The rule is unknown, or needs a column that no indicator here writes.
         SelectionError: The selection cannot be met.
-        OutputError: ``out`` holds something that this call may not replace.
+        OutputError: ``out`` cannot be written, or holds something that this call may not replace; another run is at
+            it, or the unfinished work beside it is of another request.
+        HubError: The Hub knows no such licence or language.
+        IndicatorError: An indicator broke on a row; the message names it.
     """
     folder, chosen = Path(out), rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
     wish: dict[str, Any] = {
@@ -134,21 +148,35 @@ def mine(
         "seed": seed,
     }
     check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
-    _check_replaceable(folder, overwrite)
-    with _progress_bars(progress):
+    check_facts(license, language)
+    check_writable(folder)
+    check_replaceable(folder, overwrite=overwrite)
+    with progress_bars(progress), nullcontext() if cache else using_store(None):
         clock = perf_counter()
-        source = _source(data, config, split, revision, streaming, limit)
+        source = read_source(data, config, split, revision, streaming, limit)
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
-        asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), wish, license, language]
+        models = models_of(InstructMining(chosen, indicators=indicators).indicators)
+        asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models, wish, license, language]
         request = sha256(json.dumps([__version__, *asked], sort_keys=True).encode()).hexdigest()
         loading = perf_counter() - clock
-        if (found := _finished(folder, request)) is not None:
+        if (found := _finished(folder, request, overwrite=overwrite)) is not None:
             return found
-        if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise OutputError(f"{folder} holds another result; pass --overwrite (overwrite=True) or another folder")
-        scored = score(dataset, chosen, indicators=indicators, columns=mapping, source=source.info, progress=progress)
+        scored = score(
+            dataset,
+            chosen,
+            indicators=indicators,
+            columns=mapping,
+            source=source.info,
+            progress=progress,
+            folder=partial_folder(folder),
+            resume=resume,
+            workers=workers,
+            engine=engine,
+            files=source.parquet if dataset is source.dataset else (),
+            log=log,
+        )
         clock = perf_counter()
-        selection = select(scored.dataset, columns=mapping, embedder=_embedder(indicators), **wish)
+        selection = select(scored.dataset, columns=mapping, embedder=embedder_of(indicators), **wish)
         selecting = perf_counter() - clock
         record = replace(
             scored.record,
@@ -157,15 +185,10 @@ def mine(
             selection=describe_selection(selection),
             seconds={"load": round(loading, 3), **scored.record.seconds, "select": round(selecting, 3)},
         )
-        with _written_whole(folder) as aside:
-            record = _write(aside, selection, record, mapping, license, language)
-    return Mined(folder, record, selection, repeated=False)
-
-
-def describe_selection(selection: Selection) -> dict[str, Any]:
-    """What was asked of a selection and what it gave, as plain data for a record."""
-    given = {"kept": len(selection.kept), "dropped": len(selection.dropped)}
-    return {**selection.settings, **given, "cut": selection.cut, "reasons": dict(selection.reasons)}
+        with written_whole(folder) as aside:
+            record = write_result(aside, selection, record, mapping, license, language)
+        drop_partial(folder)
+    return Mined(folder, record, replace(selection, record=record), repeated=False)
 
 
 EVALUATION_COLUMNS = ("instruction", "prompt", "question", "turns", "conversations", "text")
@@ -193,7 +216,19 @@ def evaluation_texts(data: str) -> list[str]:
     return [text for text in firsts if isinstance(text, str) and text.strip()]
 
 
-def _source(
+def check_facts(license: str | None, language: str | Sequence[str] | None) -> None:
+    """Check what a card shall say before anything is computed.
+
+    Raises:
+        HubError: The Hub knows no such licence or language.
+    """
+    if license:
+        check_licence(license)
+    for code in as_codes(language):
+        check_language(code)
+
+
+def read_source(
     data: str | Path | Dataset,
     config: str | None,
     split: str | None,
@@ -201,6 +236,11 @@ def _source(
     streaming: bool,
     limit: int | None,
 ) -> Source:
+    """The rows and where they come from; arguments as of ``mine``.
+
+    Raises:
+        SourceError: The data cannot be found or read.
+    """
     if not isinstance(data, Dataset):
         return load_source(
             str(data),
@@ -214,38 +254,50 @@ def _source(
     return Source(rows, {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows)})
 
 
-def _embedder(indicators: Sequence[Indicator]) -> Embedder:
+def models_of(indicators: Sequence[Indicator]) -> list[dict[str, Any]]:
+    """Which weights the indicators run with: a folder or a branch may hold others the next time.
+
+    Raises:
+        ModelError: A model cannot be had.
+    """
+    found = []
+    for indicator in indicators:
+        if isinstance(indicator, ModelIndicator):
+            found.append(indicator.describe())
+        elif isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
+            found.append({"embedder": embedder.weights()})
+    return found
+
+
+def embedder_of(indicators: Sequence[Indicator]) -> Embedder:
     """The encoder that the run's indicators use, so that near-duplicates are told by the same vectors."""
     used = (getattr(indicator, "embedder", None) for indicator in indicators)
     return next((embedder for embedder in used if isinstance(embedder, Embedder)), Embedder())
 
 
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
-    """Never replace a folder that this function did not write."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is a file; pass a folder")
-    if any(folder.iterdir()) and not (folder / RECORD).is_file():
-        what = "--overwrite only replaces results of im-datasets; " if overwrite else ""
-        raise OutputError(f"{folder} is not empty and holds no {RECORD}; {what}pass another folder")
+def _finished(folder: Path, request: str, *, overwrite: bool) -> Mined | None:
+    """The result of the same request, where it lies in the folder whole; None where a new one may be written.
 
-
-def _finished(folder: Path, request: str) -> Mined | None:
-    """The result of the same request, where it lies in the folder whole."""
-    if not all((folder / name).is_file() for name in (KEPT, DROPPED, RECORD, REPORT, CARD)):
+    Raises:
+        OutputError: There is another result, or a damaged one, and it may not be replaced.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    record = ScoringRecord.load(folder / RECORD)
-    if record.request != request or record.selection is None:
-        return None
-    kept, dropped = (Dataset.from_parquet(str(folder / name)) for name in (KEPT, DROPPED))
-    counts = {"kept", "dropped", "cut", "reasons"}
-    settings = {name: value for name, value in record.selection.items() if name not in counts}
-    selection = Selection(kept, dropped, settings, record.selection["cut"], record.selection["reasons"])
-    return Mined(folder, record, selection, repeated=True)
+    try:
+        record = ScoringRecord.load(folder / RECORD)
+        same, missing = record.request == request and record.selection is not None, missing_parts(folder)
+        if same and not missing:
+            return Mined(folder, record, load_result(folder), repeated=True)
+        what = f"this very result, damaged: {', '.join(missing)} is missing" if same else "another result"
+    except OutputError as error:
+        what = f"a damaged result ({error})"
+    if not overwrite:
+        raise OutputError(f"{folder} holds {what}; pass --overwrite (overwrite=True) to replace it, or another folder")
+    check_loses_nothing(folder)
+    return None
 
 
-def _write(
+def write_result(
     folder: Path,
     selection: Selection,
     record: ScoringRecord,
@@ -259,7 +311,7 @@ def _write(
     selection.dropped.to_parquet(folder / DROPPED)
     written = perf_counter()
     write_report(selection, record, columns, folder / REPORT)
-    write_card(selection, record, folder, license=license, language=language)
+    write_card(selection, record, folder, CardFacts.of(license, language))
     seconds = {
         **record.seconds,
         "write": round(written - clock, 3),
@@ -271,26 +323,7 @@ def _write(
 
 
 @contextmanager
-def _written_whole(folder: Path) -> Iterator[Path]:
-    """A folder aside that takes the name at the end, or vanishes when the block fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        if folder.exists():
-            old = aside.with_suffix(".old")
-            folder.rename(old)
-            aside.rename(folder)
-            shutil.rmtree(old)
-        else:
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
+def progress_bars(shown: bool) -> Iterator[None]:
     """Hide the bars of `datasets` for a while, unless they are wanted; never show what the user switched off."""
     hide = not shown and is_progress_bar_enabled()
     if hide:

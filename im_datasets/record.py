@@ -26,7 +26,12 @@ class IndicatorRecord:
         model: Model id, revision (commit sha or file digest), dtype and device; None where there is no model.
         unscored: Scorable rows that this indicator could not score.
         truncated: Rows of which a text was cut to the model's length.
-        seconds: Wall time spent in it.
+        reused: Model inputs whose values were in the store already.
+        tokens: Real tokens that went through its model.
+        seconds: Wall time spent in it, divided by the number of workers where several ran side by side.
+        share: The same as a share of the time of all parts, 0 to 1.
+        search: How an indicator that compares rows found their neighbours: the method, and of an approximate one the
+            measured recall and the parameters; None for any other.
     """
 
     name: str
@@ -36,7 +41,11 @@ class IndicatorRecord:
     model: dict[str, Any] | None = None
     unscored: int = 0
     truncated: int = 0
+    reused: int = 0
+    tokens: int = 0
     seconds: float = 0.0
+    share: float = 0.0
+    search: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,12 @@ class ScoringRecord:
         request: Digest of all that was asked, the source's contents included; equal requests give equal results.
         command: The command line that repeats the run; None when it was called from Python.
         versions: Library → version.
-        seconds: Part of the run → wall seconds.
-        peak_memory_bytes: Peak resident memory of the process.
+        seconds: Part of the run → wall seconds, divided by the number of workers where several ran side by side;
+            shards that an earlier, interrupted attempt finished are included.
+        peak_memory_bytes: Peak resident memory of the process, mapped files included.
+        throughput: ``rows_per_second`` and ``tokens_per_second`` of the shards computed in the last attempt,
+            ``resumed_shards`` that it found finished, ``shards`` and ``workers``.
+        engines: Engine → how many shards it computed.
         schema_version: Version of this layout.
     """
 
@@ -77,6 +90,8 @@ class ScoringRecord:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    throughput: dict[str, float] = field(default_factory=dict)
+    engines: dict[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:

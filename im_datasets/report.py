@@ -28,11 +28,13 @@ from im_datasets.overview import (
     contributions,
     headline,
     mean_contributions,
+    read_in_part,
     scored_rows,
     shortfall,
 )
 from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
+from im_datasets.screening import read_column
 from im_datasets.selection import RANK, REASON, ROW, Selection
 from im_datasets.templates import (
     format_bounds,
@@ -135,6 +137,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
     kept, dropped = len(selection.kept), len(selection.dropped)
     return {
         "rows": kept + dropped,
+        "part": read_in_part(record.source),
         "kept": kept,
         "dropped": dropped,
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
@@ -153,12 +156,14 @@ def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
     if selection.cut is None:
         return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
     told = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
-    comparisons = [scores.compare(indicator) for indicator in scores.indicators]
+    # That they differ in the rule's own columns is no finding: by those they were chosen.
+    ruling = {term["column"] for term in record.rule["terms"]}
+    comparisons = [scores.compare(indicator) for indicator in scores.indicators if indicator not in ruling]
     known = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
     if not known:
         return told
     first = max(known, key=lambda comparison: abs(comparison.superiority - 0.5))
-    return f"{told} Kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
+    return f"{told} Outside the rule, kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -282,12 +287,17 @@ def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple
     if selection.cut is not None:
         yield from (("borderline", (True, row)) for row in _nearest(kept, selection.cut, number // 2))
         yield from (("borderline", (False, row)) for row in _nearest(dropped, selection.cut, number - number // 2))
-    reasons = selection.dropped[REASON][:] if len(selection.dropped) else []
-    seen: dict[str, int] = {}
-    for row, reason in enumerate(reasons):
-        seen[reason] = seen.get(reason, 0) + 1
-        if seen[reason] <= _PER_REASON:
-            yield "reason", (False, row)
+    yield from (("reason", (False, row)) for row in _of_each_reason(selection.dropped))
+
+
+def _of_each_reason(dropped: Dataset) -> list[int]:
+    """The first rows of every reason, in row order."""
+    if not len(dropped):
+        return []
+    codes = read_column(dropped, REASON).combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return sorted(
+        row for code in range(codes.max() + 1) for row in np.flatnonzero(codes == code)[:_PER_REASON].tolist()
+    )
 
 
 def _sides(selection: Selection, scores: Scores) -> tuple[tuple[dict[str, FloatArray], Dataset], ...]:
@@ -300,8 +310,8 @@ def _losses(side: dict[str, FloatArray], rows: int) -> FloatArray:
 
 def _nearest(losses: FloatArray, cut: float, number: int) -> list[int]:
     distance = np.abs(losses - cut)
-    order: list[int] = np.argsort(distance, kind="stable").tolist()
-    return order[: min(number, scored_rows(distance))]
+    nearest: list[int] = np.argsort(distance, kind="stable")[: min(number, scored_rows(distance))].tolist()
+    return nearest
 
 
 def _side(

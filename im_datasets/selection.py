@@ -6,14 +6,15 @@ quota, contamination and near-duplicates is found out by ``screening``.
 
 import math
 import numbers
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from im_datasets.contamination import EvaluationIndex
 from im_datasets.duplicates import KeptVectors, TextEmbedder
 from im_datasets.errors import SelectionError
 from im_datasets.indicators.base import UNSCORABLE
+from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
 from im_datasets.screening import Checks, Quota, Rows, Texts, Walk, is_count, read_column, walk_rows
 
@@ -48,6 +50,7 @@ class Selection:
             ``shortfall``: how many rows fewer than asked for were left after the checks.
         cut: The log loss of the worst kept row; None when nothing is kept.
         reasons: Drop reason → number of rows, most frequent first.
+        record: How the scores came about, as ``mine`` and ``load_selection`` know it; None where it is not known.
     """
 
     kept: Dataset
@@ -55,6 +58,7 @@ class Selection:
     settings: dict[str, Any] = field(default_factory=dict)
     cut: float | None = None
     reasons: dict[str, int] = field(default_factory=dict)
+    record: ScoringRecord | None = None
 
 
 def select(
@@ -198,6 +202,32 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+class _Reasons:
+    """Why each row is dropped, as one small number per row: millions of rows share a handful of reasons."""
+
+    def __init__(self, rows: int) -> None:
+        self._codes = np.zeros(rows, dtype=np.int32)
+        self._names = {"": 0}
+
+    def set(self, rows: NDArray[Any], reason: str) -> None:
+        """Give rows (numbers, or a mask) this reason in place of an earlier one."""
+        self._codes[rows] = self._names.setdefault(reason, len(self._names))
+
+    def rows(self) -> Rows:
+        """The rows that have one, in order."""
+        return np.flatnonzero(self._codes)
+
+    def count(self) -> dict[str, int]:
+        """Reason → rows, most frequent first, ties by name."""
+        counts = np.bincount(self._codes, minlength=len(self._names)).tolist()
+        found = [(name, counts[code]) for name, code in self._names.items() if name and counts[code]]
+        return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+
+    def column(self) -> pa.Array:
+        """The reasons as text, an empty one where there is none."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._codes), pa.array(list(self._names))).cast(pa.string())
+
+
 @dataclass(frozen=True)
 class _Ranking:
     """Rows by quality.
@@ -205,28 +235,36 @@ class _Ranking:
     Attributes:
         log_loss: One per row, shape (n,).
         order: The scorable rows, best first.
-        unscorable: The other rows → why.
+        unscorable: The other rows, in order.
+        reasons: Why the others are.
     """
 
     log_loss: NDArray[np.float64]
     order: Rows
-    unscorable: dict[int, str]
+    unscorable: Rows
+    reasons: _Reasons
 
 
 def _rank(ds: Dataset) -> _Ranking:
     log_loss = _log_loss(ds)
-    unscorable = dict.fromkeys(np.flatnonzero(np.isnan(log_loss)).tolist(), f"unscorable: {NO_VALUE}")
-    for row in np.flatnonzero(np.isinf(log_loss)).tolist():
-        unscorable[row] = "unscorable: the log loss is infinite"
+    reasons = _Reasons(len(log_loss))
+    reasons.set(np.isnan(log_loss), f"unscorable: {NO_VALUE}")
+    reasons.set(np.isinf(log_loss), "unscorable: the log loss is infinite")
     if UNSCORABLE in ds.column_names:
-        reasons = read_column(ds, UNSCORABLE).to_pylist()
-        unscorable |= {row: f"unscorable: {reason}" for row, reason in enumerate(reasons) if reason}
+        told = pc.dictionary_encode(read_column(ds, UNSCORABLE).combine_chunks())
+        codes = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        for code, reason in enumerate(told.dictionary.to_pylist()):
+            if reason:
+                reasons.set(codes == code, f"unscorable: {reason}")
     order = np.argsort(log_loss, kind="stable")
+    unscorable = reasons.rows()
     is_scorable = np.ones(len(log_loss), dtype=bool)
-    is_scorable[list(unscorable)] = False
+    is_scorable[unscorable] = False
     if len(unscorable) == len(log_loss):
-        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {_count(unscorable.values())}")
-    return _Ranking(log_loss, order[is_scorable[order]], dict(sorted(unscorable.items())))
+        counts = reasons.count().items()
+        told_reasons = ", ".join(f"{reason.removeprefix('unscorable: ')} ({count})" for reason, count in counts)
+        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {told_reasons}")
+    return _Ranking(log_loss, order[is_scorable[order]], unscorable, reasons)
 
 
 def _log_loss(ds: Dataset) -> NDArray[np.float64]:
@@ -262,16 +300,35 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, An
     ds = _in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))
     is_kept = np.zeros(len(ds), dtype=bool)
     is_kept[walk.kept] = True
-    below = ranking.order[~is_kept[ranking.order]].tolist()
-    reasons = dict.fromkeys(below, BELOW_THE_CUT) | walk.reasons | ranking.unscorable
+    below = ranking.order[~is_kept[ranking.order]]
+    reasons = ranking.reasons
+    reasons.set(below, BELOW_THE_CUT)
+    for reason, rows in _by_reason(walk.reasons).items():
+        reasons.set(rows, reason)
     full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)
     return Selection(
-        kept=full.select(walk.kept).remove_columns([REASON, DUPLICATE_OF]),
-        dropped=full.select([*below, *ranking.unscorable]),
+        kept=_pick(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
+        dropped=_pick(full, np.concatenate([below, ranking.unscorable])),
         settings=settings,
         cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept else None,
-        reasons=_count(reasons.values()),
+        reasons=reasons.count(),
     )
+
+
+def _by_reason(reasons: dict[int, str]) -> dict[str, Rows]:
+    rows: dict[str, list[int]] = {}
+    for row, reason in reasons.items():
+        rows.setdefault(reason, []).append(row)
+    return {reason: np.array(those, dtype=np.int64) for reason, those in rows.items()}
+
+
+def _pick(full: Dataset, rows: Rows) -> Dataset:
+    """``full.select(rows)``, which would make a Python number of each row."""
+    if len(rows) == 0:
+        return full.select([])
+    places = pa.table({"indices": pa.array(rows, type=pa.uint64())})
+    fingerprint = sha256(full._fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
+    return Dataset(full.data, info=full.info.copy(), split=full.split, indices_table=places, fingerprint=fingerprint)
 
 
 def _in_order(ds: Dataset) -> Dataset:
@@ -289,20 +346,14 @@ def _same(table: pa.Table) -> pa.Table:
     return table
 
 
-def _new_columns(ds: Dataset, ranking: _Ranking, reasons: dict[int, str], twins: dict[int, int]) -> Dataset:
+def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[int, int]) -> Dataset:
     """The columns a selection adds, one row per row of ``ds``."""
     names = _row_names(ds)
     rank = np.zeros(len(ds), dtype=np.int64)
     rank[ranking.order] = np.arange(1, len(ranking.order) + 1)
     duplicate_of = np.full(len(ds), -1, dtype=np.int64)
-    for row, twin in twins.items():
-        duplicate_of[row] = names[twin]
-    new = {
-        ROW: names,
-        RANK: rank,
-        REASON: [reasons.get(row, "") for row in range(len(ds))],
-        DUPLICATE_OF: duplicate_of,
-    }
+    duplicate_of[list(twins)] = names[list(twins.values())]
+    new = {ROW: pa.array(names), RANK: pa.array(rank), REASON: reasons.column(), DUPLICATE_OF: pa.array(duplicate_of)}
     if ROW in ds.column_names:
         del new[ROW]
     return Dataset.from_dict(new, features=Features({n: Value("string" if n == REASON else "int64") for n in new}))
@@ -317,8 +368,3 @@ def _row_names(ds: Dataset) -> Rows:
         raise SelectionError(f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it")
     names: Rows = column.to_numpy().astype(np.int64)
     return names
-
-
-def _count(reasons: Iterable[str]) -> dict[str, int]:
-    """Reason → rows, most frequent first, ties by name."""
-    return dict(sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0])))
