@@ -1,0 +1,88 @@
+"""Instruction-following difficulty as an `evaluate` metric."""
+
+from typing import Any
+
+import evaluate
+
+import im_datasets.indicators as indicators
+import im_datasets.measurement as measurement
+
+_DESCRIPTION = """
+IFD, the instruction-following difficulty: a response's perplexity after its instruction over its perplexity by itself,
+under one causal language model. 1 or more: the two do not belong together. Below, the higher the harder.
+"""
+
+_CITATION = """
+@inproceedings{li2024quantity,
+  title     = {From Quantity to Quality: Boosting {LLM} Performance with Self-Guided Data Selection for Instruction
+               Tuning},
+  author    = {Li, Ming and Zhang, Yong and Li, Zhitao and Chen, Jiuhai and Chen, Lichang and Cheng, Ning and
+               Wang, Jianzong and Zhou, Tianyi and Xiao, Jing},
+  booktitle = {Proceedings of NAACL},
+  year      = {2024}
+}
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: Responses, one string (or list of messages) per row.
+    references: Instructions, one string (or list of messages) per row.
+    model: A causal language model: an id of the Hub, or a local folder; "openai-community/gpt2" by default.
+    revision: Branch, tag or commit of a Hub model.
+    dtype: "float32", "bfloat16" or "float16"; by default float32 on a CPU, half precision on a GPU.
+    device: "cpu", "cuda", "cuda:1" or "mps"; by default an accelerator where there is one.
+    max_tokens: Tokens read of a row; by default the model's own limit.
+    template: How the instruction is written: "alpaca", "chat" (the tokenizer's own), "plain", or a text with
+        {instruction} in it; by default the chat template where the tokenizer has one, else Alpaca's.
+
+Returns:
+    im_ifd: IFD of each pair, above 0; NaN where the row could not be scored.
+    mean_im_ifd: The mean over the scored rows; NaN where there are none.
+    unscored_im_ifd: How many rows could not be scored.
+
+Examples:
+    >>> import im_datasets
+    >>> ifd = im_datasets.metric("ifd", model="openai-community/gpt2")
+    >>> result = ifd.compute(references=["Name a fruit.", "Say hello."], predictions=["An apple.", ""])
+    >>> result["im_ifd"][0] > 0, result["unscored_im_ifd"]
+    (True, 1)
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class ImIfd(measurement.IndicatorMetric):
+    """See the card."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return self.describe(
+            _DESCRIPTION,
+            _CITATION,
+            _KWARGS_DESCRIPTION,
+            ["https://arxiv.org/abs/2308.12032", "https://arxiv.org/abs/2402.00530"],
+        )
+
+    def batch_function(self, **settings: Any) -> indicators.IFD:
+        """The indicator with these settings."""
+        return indicators.IFD(**settings)
+
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        model: str | None = None,
+        revision: str | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+        max_tokens: int | None = None,
+        template: str | None = None,
+    ) -> dict[str, Any]:
+        return self.measure(
+            predictions,
+            references,
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            max_tokens=max_tokens,
+            template=template,
+        )

@@ -1,0 +1,14 @@
+"""The Space of im_quality: type a pair, press the button, read the number."""
+
+from pathlib import Path
+
+import evaluate
+
+from im_datasets.demo import build
+
+EXAMPLE = ("What does a mango taste like?", "A ripe mango tastes sweet, with a hint of pine.")
+
+page = build(evaluate.load(str(Path(__file__).with_name("im_quality.py")), keep_in_memory=True), EXAMPLE)
+
+if __name__ == "__main__":
+    page.launch()
