@@ -5,6 +5,7 @@ The environment is set before any Hugging Face library is imported, since they r
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
 from hypothesis import settings
 
+HUB = HubServer()
 HF_HOME = tempfile.mkdtemp(prefix="im-datasets-tests-")
 os.environ |= {
     "HF_HOME": HF_HOME,
+    "HF_ENDPOINT": HUB.endpoint,
     "HF_DATASETS_CACHE": f"{HF_HOME}/datasets",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -25,10 +29,12 @@ os.environ |= {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
+    "MKL_DISABLE_FAST_MM": "1",  # as im_datasets.resources sets it, here before any test imports torch
+    "IM_DATASETS_STORE": "off",
 }
 
-collect_ignore = ["benchmarks"]
-"""Benchmarks are programs to run, not modules to search for tests and doctests."""
+collect_ignore_glob = ["benchmarks", "conftest.py", "*/conftest.py"]
+"""Benchmarks are programs to run, and fixtures are no modules, to search for tests and doctests."""
 
 # The first example of a property often pays for an import, on a machine that may be busy.
 settings.register_profile("im_datasets", deadline=None)
@@ -40,7 +46,9 @@ _blocked = True
 
 
 def pytest_configure() -> None:
-    """Guard the sockets for doctests and tests alike."""
+    """Guard the sockets for doctests and tests alike, and heed Ctrl-C."""
+    # A suite that a shell starts in the background ignores it, and so would every program it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     socket.socket.connect = _guarded_connect
     socket.socket.connect_ex = _guarded_connect_ex
     socket.getaddrinfo = _guarded_getaddrinfo
@@ -48,6 +56,7 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     """Give the sockets back and remove the caches of this run."""
+    HUB.stop()
     socket.socket.connect = _connect
     socket.socket.connect_ex = _connect_ex
     socket.getaddrinfo = _getaddrinfo
@@ -70,6 +79,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real datasets in {folder}; set IM_SHARED_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The Hub of this machine, emptied; the real client may ask it, logged in as ``me``."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    HUB.start()
+    HUB.reset()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", HUB.login())
+    return HUB
 
 
 @pytest.fixture(scope="session")

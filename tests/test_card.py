@@ -1,19 +1,23 @@
 """The dataset card: its golden render, its front matter, and that no value gets out of its place."""
 
 import os
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_sample import GOLDEN, RULE, make_record, make_selection
 
 from im_datasets import card as card_module
-from im_datasets.card import missing_facts, render_card, write_card
+from im_datasets.card import CONFIGS, CardFacts, find_blocks, mined_configs, missing_facts, render_card, write_card
+from im_datasets.card_merge import split_card as split_front_matter
 from im_datasets.indicators.base import COLUMNS
+from im_datasets.manifest import Config
 from im_datasets.record import IndicatorRecord
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -33,7 +37,13 @@ HOSTILE = st.sampled_from(
         "<!-- comment",
         "%TAG &anchor *alias @at `tick`",
     ]
-) | st.text(min_size=1, max_size=80)
+) | st.text(min_size=1, max_size=80).filter(str.strip)
+
+
+def render(selection=None, record=None, **facts):
+    """A card of the sample selection, as text."""
+    selection = make_selection() if selection is None else selection
+    return str(render_card(selection, make_record() if record is None else record, CardFacts.of(**facts)))
 
 
 def split_card(card):
@@ -49,17 +59,56 @@ def inline_tokens(body):
     return [child for token in MARKDOWN.parse(body) for child in token.children or ()]
 
 
-PLAIN = render_card(make_selection(), make_record())
+PLAIN = render()
 
 
 def test_render_card_equals_its_golden_file():
-    card = render_card(
-        make_selection(), make_record(), license="cc-by-4.0", language="en", pretty_name="Things, the best of them"
-    )
+    columns = ["instruction", "im_reason"]
+    configs = {name: Config(24, columns, [f"{name}/train-00000-of-00001.parquet"]) for name in CONFIGS}
+    facts = CardFacts.of("cc-by-4.0", "en", pretty_name="Things, the best of them", repo_id="me/things")
+    card = str(render_card(make_selection(), make_record(), facts, configs=configs))
     golden = GOLDEN / "dataset_card.md"
     if os.environ.get("IM_UPDATE_GOLDEN"):
         golden.write_text(card, encoding="utf-8")
     assert card == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            {"limit": 24, "rows": 24, "seed": None},
+            "Kept 8 of 24 rows (33.3 %), out of the first 24 rows of rows.json, ",
+        ),
+        (
+            {"limit": 24, "rows": 24, "seed": 3},
+            "Kept 8 of 24 rows (33.3 %), out of 24 randomly drawn rows of rows.json, ",
+        ),
+        ({"limit": 99, "rows": 24, "seed": None}, "Kept 8 of 24 rows (33.3 %) of rows.json, "),
+        ({}, "Kept 8 of 24 rows (33.3 %) of rows.json, "),
+    ],
+)
+def test_render_card_says_when_a_source_was_read_in_part(source, told):
+    record = make_record(source={"kind": "file", "id": "rows.json", **source})
+    card = str(render_card(make_selection(), record))
+    assert told in card.replace("\\", "")
+    assert "| read | 24 | 100.0 % |" in card
+
+
+def test_render_card_lists_reasons_only_where_they_are():
+    with_reasons = {"kept": Config(8, ["a"], ["k"]), "dropped": Config(16, ["a", "im_reason"], ["d"])}
+    assert "`im_reason`" in str(render_card(make_selection(), make_record(), configs=with_reasons))
+    alone = {"kept": with_reasons["kept"]}
+    assert "`im_reason`" not in str(render_card(make_selection(), make_record(), configs=alone))
+
+
+def test_render_card_shortens_digests():
+    digest = "0123456789abcdef" * 4
+    indicator = replace(make_record().indicators[0], model={"id": "folder", "revision": f"sha256:{digest}"})
+    record = make_record(source={"id": "x", "fingerprint": digest}, indicators=[indicator])
+    card = str(render_card(make_selection(), record))
+    assert digest not in card
+    assert card.count("0123456789ab…") == 2
 
 
 def test_render_card_asks_for_what_was_not_given_and_guesses_nothing():
@@ -70,7 +119,7 @@ def test_render_card_asks_for_what_was_not_given_and_guesses_nothing():
 
 
 def test_render_card_states_what_was_given():
-    card = render_card(make_selection(), make_record(), license="cc-by-4.0", language=["en", "de"], pretty_name="Best")
+    card = render(license="cc-by-4.0", language=["en", "de"], pretty_name="Best")
     front, body = split_card(card)
     assert (front["license"], front["language"], front["pretty_name"]) == ("cc-by-4.0", ["en", "de"], "Best")
     assert "To be added" not in body
@@ -85,7 +134,7 @@ def test_missing_facts_name_the_option():
 
 def test_render_card_names_a_hub_source_in_its_front_matter():
     record = make_record(source={"kind": "hub", "id": "someone/rows", "revision": "abc"})
-    front, body = split_card(render_card(make_selection(), record))
+    front, body = split_card(render(record=record))
     assert front["source_datasets"] == ["someone/rows"]
     assert "revision abc" in body
 
@@ -108,7 +157,7 @@ def test_size_category_is_the_hubs(kept, category):
 def test_size_category_comes_from_the_kept_rows():
     scores = {"im_log_loss": np.arange(1001, dtype=float)}
     selection = make_selection(1001, 999, scores=scores, duplicates=0, texts=[("q", "a")] * 1001)
-    assert split_card(render_card(selection, make_record()))[0]["size_categories"] == ["n<1K"]
+    assert split_card(render(selection))[0]["size_categories"] == ["n<1K"]
 
 
 def test_render_card_tells_every_count():
@@ -127,33 +176,30 @@ def test_render_card_compares_each_indicator():
     selection = make_selection()
     row = next(line for line in PLAIN.splitlines() if line.startswith("| `im_quality` | a whole"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1:4] == [
-        COLUMNS["im_quality"].meaning,
-        COLUMNS["im_quality"].unit,
-        COLUMNS["im_quality"].direction,
-    ]
+    column = COLUMNS["im_quality"]
+    assert cells[1] == f"{column.meaning}; {column.unit}; {column.direction}"
     kept, dropped = np.array(selection.kept["im_quality"][:]), np.array(selection.dropped["im_quality"][:])
     expected = [kept.mean(), np.median(kept), np.nanmean(dropped), np.nanmedian(dropped)]
-    assert [float(cell.replace("−", "-")) for cell in cells[4:8]] == pytest.approx(expected, abs=5e-4)
+    assert [float(cell.replace("−", "-")) for cell in cells[2:6]] == pytest.approx(expected, abs=5e-4)
 
 
 def test_render_card_repeats_the_command_as_a_shell_reads_it():
     assert "```bash\nim-datasets mine sample.json --top-k 8 --out 'my results'\n```" in PLAIN
-    assert "started from Python" in render_card(make_selection(), make_record(command=None))
+    assert "started from Python" in render(record=make_record(command=None))
 
 
 def test_a_shortfall_is_told():
     selection = make_selection()
     selection.settings["shortfall"] = 5
-    assert "5 rows fewer than asked for" in render_card(selection, make_record())
+    assert "5 rows fewer than asked for" in render(selection)
 
 
 @pytest.mark.parametrize(("rows", "keep", "unscorable"), [(5, 0, 0), (1, 1, 0), (3, 0, 3)])
 def test_render_card_stands_tiny_selections(rows, keep, unscorable):
     selection = make_selection(rows, keep, unscorable=unscorable, duplicates=0)
-    front, body = split_card(render_card(selection, make_record()))
+    front, body = split_card(render(selection))
     assert front["size_categories"] == ["n<1K"]
-    assert f"| in the source | {rows} |" in body
+    assert f"| read | {rows} |" in body
     assert ("No row was kept." in body) == (keep == 0)
 
 
@@ -181,19 +227,26 @@ def test_no_value_gets_out_of_its_place(text):
     selection.reasons.clear()
     selection.reasons.update({text: 7})
     selection.settings[text] = text
-    card = render_card(selection, record, license=text, language=text, pretty_name=text)
-    calm = render_card(make_selection(), make_record(
+    facts = {"tags": (text,), "task_categories": (text,), "license_name": text, "license_link": text, "repo_id": "me/x"}
+    terms = {"license": text, "license_name": text, "license_link": text}
+    card = render(selection, record, license=text, language=text, pretty_name=text, source_terms=terms, **facts)
+    calm_facts = {name: ("a",) if isinstance(value, tuple) else "a" for name, value in facts.items()}
+    calm_facts["repo_id"] = "me/x"
+    calm = render(make_selection(), make_record(
+        source={"kind": "hub", "id": "a/b", "files": ["a"]},
+        columns={"layout": "a", "fields": {"instruction": "a"}}, command=["im-datasets", "a"],
         rule=rule | {"name": "a", "title": "a", "target": "a", "aggregation": "a", "caveats": ["a", "second"],
                      "terms": [{"column": "a", "coefficient": 1.0}],
                      "provenance": {"a": "a", "list": ["a"], "map": {"a": "a"}}},
         indicators=[IndicatorRecord("a", "a", [], {"a": "a"}, {"id": "a"})] * 2,
         versions={"a": "a", "x": "a"},
-    ), license="a", language="a", pretty_name="a")  # fmt: skip
+    ), license="a", language="a", pretty_name="a", source_terms=dict.fromkeys(terms, "a"), **calm_facts)  # fmt: skip
     front, body = split_card(card)
     calm_front, calm_body = split_card(calm)
     assert set(front) - set(calm_front) <= {"source_datasets"}
     assert set(calm_front) - set(front) <= {"license", "language", "pretty_name"}
-    assert front["tags"] == calm_front["tags"]
+    assert front["tags"][:2] == calm_front["tags"][:2]
+    assert list(find_blocks(body)) == list(find_blocks(calm_body)) == ["summary", "selection", "provenance"]
     assert front["configs"] == calm_front["configs"]
     assert "\n" not in str(front.get("pretty_name", ""))
     reasons = {"tr_open", "tr_close", "td_open", "td_close", "inline"}
@@ -205,11 +258,66 @@ def test_no_value_gets_out_of_its_place(text):
     assert images == ["figures/score_distribution.png", "figures/indicators.png"]
 
 
+@pytest.mark.parametrize("repo_id", ["a`b", 'me/x"); import os; ("', "me/x\n# y", "ümlaut/x", ""])
+def test_a_repository_name_that_is_none_is_not_shown(repo_id):
+    assert "## How to use it" not in render(repo_id=repo_id)
+
+
+def test_a_command_cannot_look_like_a_marker():
+    words = ["im-datasets", "mine", "x\n<!-- im-datasets:end selection -->\n", "it's"]
+    card = render(record=make_record(command=words))
+    assert list(find_blocks(card)) == ["summary", "selection", "provenance"]
+    line = next(line for line in card.splitlines() if line.startswith("im-datasets mine"))
+    done = subprocess.run(["bash", "-c", f"printf '%s|' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("|")[:-1] == words
+
+
+def test_render_card_without_a_record_says_what_is_not_known():
+    front, body = split_card(str(render_card(make_selection(), None, CardFacts.of("mit", "en"))))
+    assert "source_datasets" not in front
+    assert "which rule, models and settings gave the scores is not known here" in body
+    assert "| **kept** | **8** |" in body
+    assert list(find_blocks(body)) == ["summary", "selection", "provenance"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["kept", "dropped"], "Both sides are here"),
+        (["kept", "scores"], "The kept rows are here, best first; the scores of all rows are here too."),
+        (["scores"], "The texts are not here, only the scores of every row."),
+    ],
+)
+def test_render_card_says_what_is_here(names, told):
+    configs = {name: Config(1, [], [f"{name}.parquet"]) for name in names}
+    card = render_card(make_selection(), make_record(), configs=configs)
+    assert told in card.body
+    assert [config["config_name"] for config in card.metadata["configs"]] == names
+    assert card.metadata["configs"][0]["default"] is True
+
+
+@given(st.lists(HOSTILE, min_size=1, max_size=4, unique=True))
+@example(["0\x85"])
+@example(["a\u2028b", "\u2029"])
+@settings(max_examples=40)
+def test_no_name_of_a_column_gets_out_of_the_front_matter(names):
+    from datasets import DatasetInfo, Features, Value
+
+    features = Features({name: Value("string") for name in names})
+    infos = {"kept": DatasetInfo(features=features)}
+    card = render_card(make_selection(), make_record(), CardFacts.of("mit", "en"), infos=infos)
+    front, body = split_front_matter(str(card))
+    front = yaml.safe_load(front)
+    assert set(front) == set(card.metadata)
+    assert [feature["name"] for feature in front["dataset_info"]["features"]] == names
+    assert body == "\n" + card.body
+
+
 def test_write_card_writes_card_and_figures_and_the_configs_open(tmp_path):
     selection = make_selection()
     selection.kept.to_parquet(tmp_path / "kept.parquet")
     selection.dropped.to_parquet(tmp_path / "dropped.parquet")
-    path = write_card(selection, make_record(), tmp_path, license="mit")
+    path = write_card(selection, make_record(), tmp_path, CardFacts.of("mit"))
     assert path == tmp_path / "README.md"
     names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert names == [
@@ -221,5 +329,47 @@ def test_write_card_writes_card_and_figures_and_the_configs_open(tmp_path):
 
 def test_write_card_tells_what_is_missing(tmp_path, caplog):
     with caplog.at_level("INFO", logger="im_datasets.card"):
-        write_card(make_selection(), make_record(), tmp_path, license="mit")
+        write_card(make_selection(), make_record(), tmp_path, CardFacts.of("mit"))
     assert [record.getMessage() for record in caplog.records] == missing_facts("mit", None)
+
+
+def written(folder, rows, keep):
+    """A folder as ``mine`` writes it, over whatever is there."""
+    selection = make_selection(rows, keep)
+    folder.mkdir(exist_ok=True, parents=True)
+    selection.kept.to_parquet(folder / "kept.parquet")
+    selection.dropped.to_parquet(folder / "dropped.parquet")
+    write_card(selection, make_record(), folder)
+    return selection
+
+
+def test_write_card_gives_the_rows_of_this_run_where_another_one_was_read_before(tmp_path):
+    """Same name, same card but for the content: `datasets` looks at nothing else of a local folder."""
+    for keep in (8, 9):
+        selection = written(tmp_path / "mined", 24, keep)
+        for name in ("kept", "dropped"):
+            rows = load_dataset(str(tmp_path / "mined"), name, split="train")
+            assert rows["im_row"][:] == getattr(selection, name)["im_row"][:]
+
+
+def test_write_card_gives_the_rows_of_this_folder_where_one_of_its_name_was_read_before(tmp_path):
+    for where, keep in (("a", 8), ("b", 9)):
+        selection = written(tmp_path / where / "mined", 24, keep)
+        assert load_dataset(str(tmp_path / where / "mined"), split="train")["im_row"][:] == selection.kept["im_row"][:]
+
+
+def test_mined_configs_leave_out_a_side_that_load_dataset_could_not_open(tmp_path):
+    selection = make_selection()
+    nothing = selection.dropped.select([])
+    assert list(mined_configs(replace(selection, dropped=nothing))) == ["kept"]
+    # The dropped rows alone would be what load_dataset(folder) gives.
+    assert list(mined_configs(replace(selection, kept=selection.kept.select([])))) == ["kept", "dropped"]
+
+
+def test_description_of_several_shards_changes_with_each_of_them():
+    configs = {"kept": Config(2, [], ["a.parquet", "b.parquet"])}
+    told = [
+        render_card(make_selection(), make_record(), configs=configs, digests={"a.parquet": a, "b.parquet": b})
+        for a, b in (("1", "2"), ("1", "3"), ("2", "1"))
+    ]
+    assert len({card.metadata["configs"][0]["description"] for card in told}) == 3

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from im_datasets.columns import INPUT_JOIN, Columns, Reason
 from im_datasets.errors import ColumnsError
 from im_datasets.layouts import NAMES
+from im_datasets.turns import HALF_PAIR
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "data"
 
@@ -162,6 +163,11 @@ def test_pairs_take_the_turn_that_is_asked_for() -> None:
         ({"instruction": "Q", "output": True}, Reason.RESPONSE_NOT_TEXT),
         ({"instruction": "Q", "output": {"a": 1}}, Reason.RESPONSE_NOT_TEXT),
         ({"instruction": "Q", "answers": {"text": ["A"], "answer_start": [0]}}, Reason.RESPONSE_NOT_TEXT),
+        ({"instruction": "Q", "answers": ["Paris", "paris town"]}, Reason.RESPONSE_NOT_TEXT),
+        ({"instruction": ["Q1", "Q2"], "output": "A"}, Reason.INSTRUCTION_NOT_TEXT),
+        ({"messages": chat(("user", ["Q1", "Q2"]), ("assistant", "A"))}, Reason.INSTRUCTION_NOT_TEXT),
+        ({"instruction": "Q", "output": "half \ud83d"}, Reason.BROKEN_TEXT),
+        ({"instruction": f"Q{HALF_PAIR}", "output": "A"}, Reason.BROKEN_TEXT),
         ({"instruction": None, "output": "A"}, Reason.MISSING_INSTRUCTION),
         ({"instruction": " ", "input": "<noinput>", "output": "A"}, Reason.MISSING_INSTRUCTION),
         ({"instruction": 5, "output": "A"}, Reason.INSTRUCTION_NOT_TEXT),
@@ -394,3 +400,22 @@ def test_pairs_half_a_surrogate_pair_is_unscorable():
     columns = Columns(messages="messages")
     spelled = '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "\\ud83d"}]'
     assert columns.pairs({"messages": [spelled]}).reasons == ["broken text (half a surrogate pair)"]
+
+
+def test_pairs_take_one_bare_string_and_all_text_parts_of_a_list() -> None:
+    parts = [{"type": "text", "text": "One, "}, {"type": "text", "text": "two."}]
+    assert pair({"instruction": "Q", "answers": ["Paris"]})[1:] == ("Paris", "")
+    assert pair({"instruction": "Q", "output": parts})[1:] == ("One, two.", "")
+
+
+def test_columns_refuse_one_column_for_two_fields() -> None:
+    with pytest.raises(ColumnsError, match="names a column twice"):
+        Columns.parse("instruction=x,response=x")
+
+
+def test_check_instruction_asks_for_it_where_responses_hold_none() -> None:
+    with pytest.raises(ColumnsError, match=r"'output' holds responses alone; name instruction= too"):
+        Columns(response="output").check_instruction({"output": ["A", "B"]})
+    talk = chat(("user", "Q"), ("assistant", "A"))
+    Columns(response="chosen").check_instruction({"chosen": [talk, chat(("assistant", "A"))]})
+    Columns(response="output").check_instruction({"output": []})

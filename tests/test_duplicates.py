@@ -4,7 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from im_datasets import duplicates
-from im_datasets.duplicates import TOLERANCE, KeptVectors
+from im_datasets.duplicates import TOLERANCE, Bound, KeptVectors
 from im_datasets.errors import SelectionError
 
 # Axes and halves: unit vectors in four dimensions whose cosines (0, 0.5, 1 and their negatives) are exact in
@@ -117,3 +117,57 @@ def test_prune_equals_the_naive_greedy_on_random_vectors(
 def test_compare_refuses_what_is_not_one_unit_vector_per_row(vectors: np.ndarray, message: str) -> None:
     with pytest.raises(SelectionError, match=message):
         KeptVectors(0.9).compare(np.array([0, 1]), vectors)
+
+
+def spread(rows: int, width: int, seed: int) -> np.ndarray:
+    """Unit vectors around a few centres, copies and near-copies among them."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(5, width))
+    vectors = centres[rng.integers(5, size=rows)] + rng.choice([0.0, 0.1, 1.0], size=(rows, 1)) * rng.normal(
+        size=(rows, width)
+    )
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(2, 60),
+    st.sampled_from([3, 40]),
+    st.sampled_from([0.3, 0.8, 0.95, 1.0]),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 0.02, 1.0]),
+)
+def test_prune_by_the_bound_is_pruning_one_by_one(seed, rows, width, threshold, block_size, dense) -> None:
+    vectors = spread(rows, width, seed)
+    cosines = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    assume(np.abs(cosines - (threshold - TOLERANCE)).min() > 5e-7 or threshold == 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("FILTER_FROM", 2), ("CHUNK", 4), ("DIRECTIONS", 2), ("PAIRS", 3), ("DENSE", dense)):
+            patch.setattr(duplicates, name, value)
+        assert prune(vectors, threshold, block_size) == prune_naively(vectors, threshold)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([3, 40, 384]))
+def test_bound_is_above_every_cosine(seed, width) -> None:
+    vectors = spread(50, width, seed)
+    outlines = Bound.of(vectors[:20]).outlines(vectors)
+    assert (outlines @ outlines.T >= vectors @ vectors.T - duplicates.SLACK / 10).all()
+
+
+def test_compare_holds_the_numbers_of_kept_rows_as_an_array() -> None:
+    """A list of Python numbers, made an array for every block, would take longer than the comparison."""
+    kept = KeptVectors(0.9)
+    vectors = np.zeros((100_000, 2), dtype=np.float32)
+    vectors[:, 0] = 1
+    kept._rows.append(np.arange(7, 100_007))
+    kept._vectors.append(vectors)
+    assert kept._rows.held.dtype == np.int64
+    assert kept.compare(np.array([3]), vectors[:1]).twin(3) == 7
+
+
+def test_bound_leaves_few_pairs_of_vectors_that_spread_in_few_directions() -> None:
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(500, 24)) @ rng.normal(size=(24, 384))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    outlines = Bound.of(vectors).outlines(vectors)
+    assert ((outlines @ outlines.T >= 0.9).sum() - 500) <= (vectors @ vectors.T >= 0.89).sum()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from im_datasets import batching, embedding, models
+from im_datasets import batching, embedding, engine, models
 from im_datasets.embedding import Embedder
 from im_datasets.errors import ModelError
 
@@ -43,13 +43,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> embedding._Cache:
 def forwarded(fresh, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts each forward pass ran over, copies that fill up left out."""
     counts: list[int] = []
-    run = embedding._Encoder._run
+    run = engine.Engine._run
 
     def counted(self, batch):
         counts.append(len(batch.rows))
         return run(self, batch)
 
-    monkeypatch.setattr(embedding._Encoder, "_run", counted)
+    monkeypatch.setattr(engine.Engine, "_run", counted)
     return counts
 
 
@@ -155,32 +155,37 @@ def test_embed_survives_a_batch_that_does_not_fit(fresh, monkeypatch):
     monkeypatch.setattr(embedding, "_CACHE", embedding._Cache())
     encoder = embedding._load(Embedder())
 
-    def scarce(ids, mask):
-        if len(ids) > 4:
-            raise torch.OutOfMemoryError("out of memory")
-        return encoder.forward(ids, mask)
+    budget = batching.TokenBudget(512)
 
-    monkeypatch.setattr(embedding, "_load", lambda _: replace(encoder, forward=scarce))
+    def scarce(inputs):
+        if len(inputs.ids) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return encoder.engine.forward(inputs)
+
+    small = replace(encoder.engine, forward=scarce, budget=budget)
+    monkeypatch.setattr(embedding, "_load", lambda _: encoder._replace(engine=small))
     assert np.array_equal(Embedder().embed(texts), expected)
 
 
 def test_embed_that_cannot_fit_says_what_did_not(fresh, monkeypatch):
     import torch
 
-    def never(ids, mask):
+    def never(inputs):
         raise torch.OutOfMemoryError("out of memory")
 
-    encoder = replace(embedding._load(Embedder(device="cpu")), forward=never)
-    monkeypatch.setattr(embedding, "_load", lambda _: encoder)
+    encoder = embedding._load(Embedder(device="cpu"))
+    scarce = encoder._replace(engine=replace(encoder.engine, forward=never, budget=batching.TokenBudget(512)))
+    monkeypatch.setattr(embedding, "_load", lambda _: scarce)
     with pytest.raises(MemoryError, match="4 texts of 4 tokens do not fit on cpu"):
         Embedder().embed(["one"])
 
 
-def test_embed_tells_the_listener_its_tokens(fresh):
+def test_embed_meters_its_work(fresh):
     heard = []
-    with batching.listening(lambda done, total: heard.append((done, total))):
+    with batching.metering(lambda done, total: heard.append((done, total))) as meter:
         Embedder().embed(["one", "two three four"])
-    assert heard == [(5, 8), (8, 8)]  # with [CLS] and [SEP] 3 and 5 tokens, longest first
+    assert heard == [(15, 19), (19, 19)]  # characters and one more for each text, longest first
+    assert (meter.tokens, meter.computed, meter.reused) == (8, 2, 0)  # with [CLS] and [SEP] 3 and 5 tokens
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -278,6 +283,9 @@ def test_model_while_the_hub_is_out_of_reach_is_one_clear_error(monkeypatch):
     [
         ({"dtype": "int8"}, "dtype 'int8' is unknown; known: float32, bfloat16, float16"),
         ({"device": "abacus"}, "device 'abacus' is not available here; available: "),
+        ({"device": "cpu:7"}, "device 'cpu:7' is not available here; available: "),
+        ({"device": "cpu:x"}, "device 'cpu:x' is not available here; available: "),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not available here; available: "),
         ({"max_tokens": 2}, "max_tokens=2 leaves no room for text; pass 3 or more"),
     ],
 )

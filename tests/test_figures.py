@@ -135,3 +135,9 @@ def test_scores_of_a_large_dataset_are_drawn_from_columns_only():
     scores = make_scores(2000, 20)
     drawn = figures.score_distribution(Scores(scores, {name: v[:0] for name, v in scores.items()}, None))
     assert sum(bar_heights(drawn)) == 1980
+
+
+def test_indicator_panels_count_the_rows_that_are_drawn():
+    scores = Scores.of(make_selection(24, 8, unscorable=2))
+    texts = [text.get_text() for text in figures.indicator_panels(scores).texts]
+    assert texts == ["●", "kept 8", "●", "dropped 14"]

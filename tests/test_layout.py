@@ -9,38 +9,77 @@ from pathlib import Path
 import pytest
 
 import im_datasets
-from im_datasets import indicators
+from im_datasets import calibration, indicators
 
 PACKAGE = Path(im_datasets.__file__).parent
 
 STAGES = [
-    {"errors", "resources"},
-    {"turns", "layouts", "files"},
-    {"batching", "models", "columns", "templates"},
-    {"rows"},
-    {"embedding", "nearest", "source", "record"},
+    {"errors", "resources", "hub_errors"},
+    {"metric_modules"},
+    {"turns", "layouts", "row_files", "gpt_neox_reward"},
+    {"batching", "models", "columns", "templates", "store", "files", "shards", "matrix", "descent"},
+    {"rows", "engine", "checkpoints", "prompts", "first_step", "progress", "partial", "static"},
+    {"embedding", "nearest", "source", "record", "causal", "reward_format"},
     {"indicators.base"},
-    {"surface"},
+    {"surface", "indicators.model"},
     {
+        "indicators.function",
         "indicators.length",
+        "indicators.likelihood",
         "indicators.mtld",
         "indicators.similarity",
         "indicators.quality",
         "indicators.neighbours",
+        "indicators.reward",
+        "indicators.unieval",
     },
     {"indicators"},
     {"rule"},
-    {"mining"},
+    {"mining", "measurement", "shard_scoring"},
+    {"demo", "spaces"},
+    {"engines"},
+    {"engines.base", "engines.worker"},
+    {"engines.local", "engines.ray_worker"},
+    {"engines.ray"},
+    {"engines.choice"},
     {"scoring"},
     {"contamination", "duplicates"},
     {"screening"},
     {"selection"},
+    {"results"},
+    {"scored_files"},
     {"overview"},
     {"figures"},
+    {"manifest", "licences"},
     {"report", "card"},
+    {"output", "card_merge", "parts", "secret_scan"},
     {"pipeline"},
+    {"attribution"},
+    {"published"},
+    {"hub", "rescoring"},
+    {"verification", "stepwise"},
+    {"calibration.runs"},
+    {"calibration.observations"},
+    {"calibration.choice"},
+    {"calibration.regression"},
+    {"calibration.procedure"},
+    {"calibration.resampling"},
+    {"calibration.caveats"},
+    {"calibration.fit"},
+    {"calibration.fit_figures"},
+    {"calibration.fit_report"},
+    {"calibration.pool", "calibration.curves"},
+    {"calibration.evaluation"},
+    {"calibration.finetuning"},
+    {"calibration.experiment"},
+    {"calibration.mixtures", "calibration.comparison"},
+    {"calibration.search"},
+    {"calibration.options"},
+    {"calibration.cli", "calibration.experiments_cli"},
+    {"calibration"},
     {"summary"},
     {"cli"},
+    {"__main__"},
 ]
 STAGE_OF = {module: stage for stage, modules in enumerate(STAGES) for module in modules}
 
@@ -84,7 +123,7 @@ def test_module_imports_only_from_earlier_stages(module):
     assert not later
 
 
-@pytest.mark.parametrize("package", [im_datasets, indicators])
+@pytest.mark.parametrize("package", [im_datasets, indicators, calibration])
 def test_all_is_complete_and_every_name_is_there(package):
     assert sorted(package.__all__) == sorted({*package._MODULES, *({"__version__"} & set(vars(package)))})
     for name in package.__all__:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,7 +11,8 @@ from datasets.fingerprint import Hasher
 
 from im_datasets import InstructMining, LinearRule
 from im_datasets.errors import NotFittedError, RuleError
-from im_datasets.indicators import Indicator, KNNDistance, Quality
+from im_datasets.indicators import Indicator, KNNDistance, Quality, UniEval
+from im_datasets.mining import ENTRY_POINTS
 from im_datasets.rule import Term
 
 ROWS = {
@@ -99,9 +101,39 @@ def test_fit_is_needed_for_a_rule_with_neighbours_and_makes_it_a_batch_function(
     assert all(v > 0 for v in (scored["im_log_loss"][row] for row in (0, 1, 3)))
 
 
-def test_v1_asks_for_what_it_cannot_compute():
-    with pytest.raises(RuleError, match="needs im_reward, and no indicator here computes it"):
-        InstructMining("v1")
+def test_a_rule_of_an_unknown_column_says_how_to_bring_it():
+    rule = LinearRule("r", "", 0.0, (Term("my_politeness", 1.0),))
+    with pytest.raises(RuleError, match=r"needs my_politeness, and no indicator here computes it: pass one"):
+        InstructMining(rule)
+
+
+def test_an_installed_package_brings_an_indicator(tmp_path, monkeypatch):
+    (tmp_path / "polite.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from im_datasets.indicators import Indicator\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Politeness(Indicator):\n"
+        "    version = '1'\n"
+        "    word: str = 'please'\n"
+        "    writes = ('my_politeness',)\n"
+        "    def score(self, instructions, responses):\n"
+        "        return {'my_politeness': [text.count(self.word) for text in instructions]}\n"
+    )
+    info = tmp_path / "polite-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: polite\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[im_datasets.indicators]\nPoliteness = polite:Politeness\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    terms, indicators = (Term("my_politeness", 1.0),), {"Politeness": {"word": "a"}}
+    mining = InstructMining(LinearRule("r", "", 0.0, terms, indicators=indicators))
+    assert type(mining.indicators[0]).__name__ == "Politeness"
+    assert mining({"prompt": ["banana"], "completion": ["x"]})["im_log_loss"] == [3.0]
+
+
+def test_a_rule_may_not_have_code_of_a_repository_run():
+    rule = LinearRule("r", "", 0.0, (Term("im_reward", 1.0),), indicators={"Reward": {"trust_remote_code": True}})
+    with pytest.raises(RuleError, match="asks to run code of a repository"):
+        InstructMining(rule)
 
 
 def test_v1_takes_a_reward_of_the_users_own():
@@ -112,6 +144,11 @@ def test_v1_takes_a_reward_of_the_users_own():
 def test_default_neighbour_distance_takes_k_from_the_column():
     rule = LinearRule("r", "", 0.0, (Term("im_knn_3", 1.0),))
     assert InstructMining(rule).indicators == (KNNDistance(k=3),)
+
+
+def test_default_unieval_asks_what_the_rule_reads_and_no_more():
+    rule = LinearRule("r", "", 0.0, (Term("im_groundedness", 1.0), Term("im_coherence", 1.0)))
+    assert InstructMining(rule).indicators == (UniEval(dimensions=("groundedness", "coherence")),)
 
 
 def test_two_indicators_for_one_column_are_refused():
@@ -126,3 +163,8 @@ def test_hash_depends_on_rule_and_settings_only():
     other = LinearRule("quiet", "", 1.0, (Term("my_shouting", 3.0),))
     assert fingerprint(SHOUTING) == fingerprint(SHOUTING)
     assert fingerprint(SHOUTING) != fingerprint(other)
+
+
+def test_readme_names_the_entry_point_group():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f'[project.entry-points."{ENTRY_POINTS}"]' in readme

@@ -1,13 +1,21 @@
 """mine: a complete folder or none, the same result again for nothing, nothing of the user's replaced."""
 
+import errno
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import LinearRule, mine, pipeline
-from im_datasets.errors import OutputError, RuleError, SelectionError, SourceError
+from im_datasets import LinearRule, mine, pipeline, verify
+from im_datasets.embedding import Embedder
+from im_datasets.errors import HubError, OutputError, RuleError, SelectionError, SourceError
+from im_datasets.indicators import MTLD, Similarity
 from im_datasets.record import ScoringRecord
+from im_datasets.results import load_result
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +83,18 @@ def test_mine_refuses_to_replace_another_result(mined, data):
         mine(data, mined.folder, top_k=3, progress=False)
 
 
+def test_mine_again_by_an_embedder_of_other_weights_is_another_request(mined, data, monkeypatch):
+    monkeypatch.setattr(Embedder, "weights", lambda self: "sha256:other")
+    with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
+        mine(data, mined.folder, top_k=4, progress=False)
+
+
+def test_models_of_tells_the_weights_of_embedders(monkeypatch):
+    monkeypatch.setattr(Embedder, "weights", lambda self: f"weights of {self.model}")
+    indicators = [MTLD(), Similarity(embedder=Embedder(model="folder"))]
+    assert pipeline.models_of(indicators) == [{"embedder": "weights of folder"}]
+
+
 def test_mine_overwrites_when_asked(data, tmp_path):
     mine(data, tmp_path / "out", top_k=4, progress=False)
     second = mine(data, tmp_path / "out", top_k=2, overwrite=True, progress=False)
@@ -96,14 +116,28 @@ def test_mine_refuses_a_file_as_folder(data, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["score", "select", "write_report", "write_card"])
-def test_mine_interrupted_leaves_nothing(data, tmp_path, monkeypatch, part):
+def test_mine_interrupted_leaves_what_was_scored_and_nothing_else(data, tmp_path, monkeypatch, part):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, part, interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        mine(data, tmp_path / "out", top_k=4, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, part, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mine(data, tmp_path / "out", top_k=4, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if part == "score" else [".out.partial"])
+    done = mine(data, tmp_path / "out", top_k=3, progress=False)
+    assert done.record.throughput["resumed_shards"] == (0 if part == "score" else 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_mine_refuses_unfinished_work_of_another_request(data, tmp_path):
+    with pytest.raises(SelectionError, match="top_k=99"):
+        mine(data, tmp_path / "out", top_k=99, progress=False)
+    (tmp_path / "other.jsonl").write_text(data.read_text() + data.read_text())
+    with pytest.raises(OutputError, match=r"another request \(differing in: source, layout\).*--no-resume"):
+        mine(tmp_path / "other.jsonl", tmp_path / "out", top_k=4, progress=False)
+    done = mine(tmp_path / "other.jsonl", tmp_path / "out", top_k=4, progress=False, resume=False)
+    assert done.record.rows == 16
 
 
 def test_mine_checks_the_request_before_it_computes(data, tmp_path, monkeypatch):
@@ -131,3 +165,130 @@ def test_evaluation_texts_refuses_unknown_columns(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"a": "b"}\n')
     with pytest.raises(SourceError, match=r"no instructions in the evaluation set .*\['a'\]"):
         pipeline.evaluation_texts(str(tmp_path / "e.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "sizes"),
+    [({"fraction": 1, "limit": 6}, (6, 0)), ({"threshold": -99}, (0, 8))],
+    ids=["nothing dropped", "nothing kept"],
+)
+def test_mine_reads_a_result_with_an_empty_side_back(data, tmp_path, request_, sizes):
+    first = mine(data, tmp_path / "out", progress=False, **request_)
+    again = mine(data, tmp_path / "out", progress=False, **request_)
+    assert again.repeated
+    assert (len(again.selection.kept), len(again.selection.dropped)) == sizes
+    for side in ("kept", "dropped"):
+        assert getattr(again.selection, side).features == getattr(first.selection, side).features
+    outcomes = {(check.name, check.outcome) for check in verify(tmp_path / "out", sample=2, seed=1).checks}
+    assert "failed" not in {outcome for _, outcome in outcomes}
+    assert {("counts", "passed"), ("cut", "passed"), ("statistics", "passed")} <= outcomes
+
+
+def test_mine_into_the_same_folder_again_is_what_load_dataset_gives(data, tmp_path):
+    for top_k in (4, 2):
+        mined = mine(data, tmp_path / "mined_again", top_k=top_k, overwrite=True, progress=False)
+        code = "import sys; from datasets import load_dataset; print(*load_dataset(sys.argv[1], split='train')['n'])"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "mined_again"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert list(map(int, done.stdout.split())) == mined.selection.kept["n"][:]
+
+
+def test_mine_finds_out_where_it_cannot_write_before_it_computes(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_source", lambda *_, **__: pytest.fail("read the data"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file/sub", Path("/proc/x/y"), tmp_path / ("n" * 300)):
+        with pytest.raises(OutputError, match=f"^cannot write {re.escape(str(out))}: .*; make room for it, or pass"):
+            mine(data, out, top_k=4, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_mine_refuses_the_folder_it_stands_in(data, tmp_path, monkeypatch, out):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(OutputError, match="the folder you are in, or above it, and cannot be replaced whole; pass a"):
+        mine(data, out, top_k=4, progress=False)
+
+
+def test_mine_writes_to_what_a_link_leads_to(data, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
+    mine(data, tmp_path / "out", top_k=4, progress=False)
+    mine(data, tmp_path / "out", top_k=2, overwrite=True, progress=False)
+    assert (tmp_path / "out").is_symlink()
+    assert len(load_result(tmp_path / "disk").kept) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "out"}
+
+
+def test_mine_tells_a_full_disk_in_one_line(data, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "write_report", full)
+    with pytest.raises(OutputError, match=r"cannot write .*/out: No space left on device"):
+        mine(data, tmp_path / "out", top_k=4, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]  # what was scored
+
+
+def test_mine_never_deletes_what_somebody_put_beside_a_result(data, tmp_path, monkeypatch):
+    mine(data, tmp_path / "out", top_k=4, progress=False)
+    (tmp_path / "out/mynotes.txt").write_text("mine")
+    (tmp_path / "out/figures/sketch.png").write_text("mine")
+    monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored"))
+    with pytest.raises(OutputError, match=r"holds figures/sketch.png, mynotes.txt, which im-datasets did not write"):
+        mine(data, tmp_path / "out", top_k=2, overwrite=True, progress=False)
+    assert (tmp_path / "out/mynotes.txt").read_text() == "mine"
+    assert mine(data, tmp_path / "out", top_k=4, progress=False).repeated
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda out: (out / "report.html").unlink(), "this very result, damaged: report.html is missing"),
+        (
+            lambda out: (out / "figures/indicators.png").unlink(),
+            "this very result, damaged: figures/indicators.png is missing",
+        ),
+        (
+            lambda out: (out / "record.json").write_text("{"),
+            r"a damaged result \(.*record.json is not a scoring record",
+        ),
+        (lambda out: (out / "kept.parquet").write_text("x"), r"a damaged result \(.*kept.parquet cannot be read"),
+    ],
+)
+def test_mine_says_that_a_result_is_damaged_and_replaces_it_when_asked(data, tmp_path, spoil, told):
+    mine(data, tmp_path / "out", top_k=4, progress=False)
+    spoil(tmp_path / "out")
+    with pytest.raises(OutputError, match=f"holds {told}.*; pass --overwrite"):
+        mine(data, tmp_path / "out", top_k=4, progress=False)
+    assert not mine(data, tmp_path / "out", top_k=4, overwrite=True, progress=False).repeated
+    assert mine(data, tmp_path / "out", top_k=4, progress=False).repeated
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"license": "mit<script>"}, "knows no licence 'mit<script>'"),
+        ({"language": ["en", "klingonish language"]}, "knows no language 'klingonish language'"),
+    ],
+)
+def test_mine_checks_licence_and_language_as_push_does(data, tmp_path, monkeypatch, facts, told):
+    monkeypatch.setattr(pipeline, "load_source", lambda *_, **__: pytest.fail("read the data"))
+    with pytest.raises(HubError, match=told):
+        mine(data, tmp_path / "out", top_k=4, progress=False, **facts)
+
+
+def test_mine_keeps_a_row_with_half_a_surrogate_pair_as_one_that_cannot_be_scored(tmp_path):
+    lines = ['{"instruction": "Say hi.", "output": "Hi, I am here."}', '{"instruction": "Bye?", "output": "B\\ud800"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    mined = mine(tmp_path / "rows.jsonl", tmp_path / "out", top_k=1, progress=False)
+    assert mined.selection.reasons == {"unscorable: broken text (half a surrogate pair)": 1}
+    assert load_result(tmp_path / "out").dropped["instruction"][:] == ["Bye?"]
+
+
+def test_mine_of_a_result_asks_which_side(mined, tmp_path):
+    with pytest.raises(SourceError, match="has the splits dropped, kept; pass one as --split"):
+        mine(mined.folder, tmp_path / "out", top_k=1, progress=False)
+    again = mine(mined.folder, tmp_path / "out", split="kept", top_k=1, progress=False)
+    assert again.selection.kept["n"][:] == mined.selection.kept["n"][:1]

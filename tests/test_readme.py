@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from im_datasets.indicators import KNNDistance
 from im_datasets.indicators.base import COLUMNS
 from im_datasets.rule import LinearRule
+from im_datasets.scoring import descriptive_indicators
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +60,10 @@ def test_file_map_is_true():
 def test_every_rule_and_computed_column_is_described():
     assert [name for name in LinearRule.names() if f"`{name}`" not in README] == []
     assert [name for name in COLUMNS if f"`{name}`" not in README] == []
+
+
+def test_readme_says_which_texts_the_neighbour_distance_compares():
+    line = next(line for line in README.splitlines() if line.startswith("| `im_knn_6`"))
+    describing = next(indicator for indicator in descriptive_indicators() if isinstance(indicator, KNNDistance))
+    assert f'text="{KNNDistance().text}"' in line
+    assert f'`mine` describes rows with `text="{describing.text}"`' in line

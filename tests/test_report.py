@@ -52,6 +52,13 @@ def html():
     return render_report(make_selection(), make_record(), COLUMNS)
 
 
+def test_render_report_says_when_a_source_was_read_in_part(html):
+    record = make_record(source={**make_record().source, "limit": 24, "rows": 24, "seed": None})
+    limited = render_report(make_selection(), record, COLUMNS)
+    assert "24 <small>read, out of the first 24 rows of the source</small>" in limited
+    assert "24 <small>read</small>" in html
+
+
 def test_render_report_tells_what_was_kept_and_why(html):
     text = unescape(re.sub(r"<[^>]+>", " ", html))
     assert "Kept 8 of 24 rows (33.3 %)" in text
@@ -405,3 +412,13 @@ def luminance(colour):
 
 def contrast(one, other):
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_the_headline_names_what_differs_most_outside_the_rule():
+    page = unescape(re.sub(r"<[^>]+>", " ", render_report(make_selection(), make_record(), COLUMNS)))
+    named = re.search(r"Outside the rule, kept and dropped rows differ most in (\w+)\.", page)[1]
+    assert named not in {term["column"] for term in RULE["terms"]}
+    scores = Scores.of(make_selection())
+    away = {name: abs(scores.compare(name).superiority - 0.5) for name in scores.indicators}
+    outside = {name: far for name, far in away.items() if name not in {term["column"] for term in RULE["terms"]}}
+    assert named == max(outside, key=outside.get)

@@ -94,3 +94,5 @@ def test_prepare_picks_the_right_step() -> None:
     assert len(prepare(talk, every_turn=True)[0]) == 2
     with pytest.raises(ColumnsError, match=re.escape("no column ['a']")):
         prepare(plain, Columns("instruction", "a"))
+    with pytest.raises(ColumnsError, match="name instruction= too"):
+        prepare(plain, Columns(response="output"))

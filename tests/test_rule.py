@@ -108,6 +108,11 @@ def test_load_refuses_what_is_not_json(tmp_path):
         ({"terms": []}, "needs at least one term"),
         ({"terms": [{"column": "a", "coefficient": 1}, {"column": "a", "coefficient": 2}]}, "each column once"),
         ({"intercept": math.inf}, "not a finite number"),
+        ({"intercept": True}, "not a finite number"),
+        ({"terms": [{"column": "a", "coefficient": True}]}, "not a finite number"),
+        ({"terms": [{"column": "a", "coefficient": 1, "high": "a"}]}, "clips a at what is no finite number"),
+        ({"terms": [{"column": "a", "coefficient": 1, "low": False}]}, "clips a at what is no finite number"),
+        ({"terms": [{"column": ["a"], "coefficient": 1}]}, "each must be a text"),
         ({"terms": [{"column": "a", "coefficient": 1, "low": 2, "high": 1}]}, "clips a to an empty range"),
     ],
 )

@@ -1,5 +1,6 @@
 """score: all rows in their order, the source's columns untouched, a record that tells the truth."""
 
+import json
 import math
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from datasets import Dataset
 
 from im_datasets import scoring
-from im_datasets.errors import SourceError
+from im_datasets.embedding import Embedder
+from im_datasets.errors import OutputError, SourceError
 from im_datasets.indicators import MTLD, KNNDistance, Length, Quality, Similarity
 from im_datasets.mining import InstructMining
+from im_datasets.rule import LinearRule, Term
 from im_datasets.scoring import score
 
 
@@ -91,3 +94,62 @@ def test_score_too_few_rows_for_neighbours_leaves_the_distance_out(rows):
 def test_score_refuses_an_empty_dataset(rows):
     with pytest.raises(SourceError, match="no rows"):
         score(rows.select([]))
+
+
+def test_score_describes_with_the_encoder_of_the_rule(rows):
+    encoder = Embedder(max_tokens=8)
+    rule = LinearRule("alike", "", 0.0, (Term("im_similarity", -1.0),))
+    record = score(rows, rule, indicators=[Similarity(embedder=encoder)], progress=False).record
+    used = {i.name: i.settings["embedder"]["max_tokens"] for i in record.indicators if "embedder" in i.settings}
+    assert used == {"Similarity": 8, "KNNDistance": 8}
+
+
+def test_score_records_how_neighbours_were_searched(scored, rows):
+    searches = {indicator.name: indicator.search for indicator in scored.record.indicators}
+    assert searches.pop("KNNDistance") == {"method": "exact", "vectors": "float32"}
+    assert set(searches.values()) == {None}
+    rule = LinearRule("far", "", 0.0, (Term("im_knn_2", -1.0),))
+    record = score(rows, rule, indicators=[KNNDistance(k=2, exact_limit=2)], progress=False).record
+    search = next(indicator.search for indicator in record.indicators if indicator.name == "KNNDistance")
+    assert search == {"method": "scan of distinct rows", "distinct_rows": 9, "vectors": "float16"}
+    assert json.loads(record.to_json())["indicators"][0]["search"] == search
+
+
+def test_score_in_a_folder_is_mapped_and_the_same_and_computes_nothing_again(rows, scored, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(scoring, "SHARD_ROWS", 4)
+    for resumed in (0, 3):
+        again = score(rows, progress=False, folder=tmp_path / "run")
+        assert again.dataset.to_pandas().equals(scored.dataset.to_pandas())
+        assert again.record.throughput["resumed_shards"] == resumed
+    assert {"filename": str(tmp_path / "run" / "scores.arrow")} in again.dataset.cache_files
+
+
+def test_score_keeps_half_precision_vectors_beyond_the_exact_limit(rows, scored, tmp_path):
+    near = KNNDistance(text="both", exact_limit=5)
+    again = score(rows, progress=False, indicators=[near], folder=tmp_path / "run")
+    vectors = np.load(tmp_path / "run" / "shard-000000-im_knn_6.npy")
+    assert (vectors.dtype, vectors.shape) == (np.float16, (9, 768))
+    exact, approximate = scored.dataset["im_knn_6"][:], again.dataset["im_knn_6"][:]
+    assert approximate == pytest.approx(exact, abs=2e-3, nan_ok=True)
+
+
+def test_score_finds_out_before_it_scores_that_the_search_has_no_folder(rows, tmp_path, monkeypatch):
+    (tmp_path / "knn").write_text("a file")
+    monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(scoring.LocalEngine, "run", lambda *_: pytest.fail("scored first"))
+    with pytest.raises(OutputError, match=r"cannot write to .*knn .*; set IM_DATASETS_CACHE to a folder with room"):
+        score(rows, progress=False, indicators=[KNNDistance(text="both", exact_limit=9)])
+
+
+def test_score_gives_each_indicator_its_share_of_the_time(scored):
+    shares = [indicator.share for indicator in scored.record.indicators]
+    assert all(0 <= share <= 1 for share in shares)
+    assert sum(shares) <= 1
+    assert set(scored.record.throughput) == {
+        "rows_per_second",
+        "tokens_per_second",
+        "resumed_shards",
+        "workers",
+        "shards",
+    }

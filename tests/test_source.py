@@ -10,15 +10,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Json, Value
-from loopback_hub import SHA, serve
+from hub_server import serve
 
-from im_datasets.columns import Columns
+from im_datasets.columns import Columns, Reason
 from im_datasets.errors import ColumnsError, SourceError
 from im_datasets.files import find_files, fingerprint
 from im_datasets.rows import prepare
 from im_datasets.source import load_source
+from im_datasets.turns import HALF_PAIR
 
 ROWS = [{"instruction": f"Q{n}", "output": f"A{n}"} for n in range(6)]
 
@@ -368,13 +371,13 @@ def test_load_source_from_a_hub(tmp_path: Path) -> None:
     }
     name: dict[str, Any] = {"data": "owner/name"}
     small = {**name, "config": "small"}
-    with serve(files) as endpoint:
+    with serve(files) as (endpoint, sha):
         loaded, pinned, streamed, *problems = _from_hub(
             endpoint,
             tmp_path,
             [
                 {**small, "split": "train"},
-                {**small, "split": "test", "revision": SHA},
+                {**small, "split": "test", "revision": sha},
                 {**name, "config": "large", "streaming": True, "limit": 3},
                 name,
                 small,
@@ -391,12 +394,12 @@ def test_load_source_from_a_hub(tmp_path: Path) -> None:
         "id": "owner/name",
         "config": "small",
         "split": "train",
-        "revision": SHA,
+        "revision": sha,
         "rows": 6,
     }
     assert described.items() <= loaded[1].items()
-    assert (pinned[0], pinned[1]["revision"]) == (ROWS[:1], SHA)
-    assert (streamed[0], streamed[1]["revision"]) == (ROWS[:3], SHA)
+    assert (pinned[0], pinned[1]["revision"]) == (ROWS[:1], sha)
+    assert (streamed[0], streamed[1]["revision"]) == (ROWS[:3], sha)
     for problem, match in zip(
         problems,
         [
@@ -413,4 +416,84 @@ def test_load_source_from_a_hub(tmp_path: Path) -> None:
         assert re.search(match, problem), problem
         assert "\n" not in problem
     (cached,) = _from_hub(endpoint, tmp_path, [{**small, "split": "train"}], HF_HUB_OFFLINE="1")
-    assert (cached[0], cached[1]["revision"]) == (ROWS, SHA)
+    assert (cached[0], cached[1]["revision"]) == (ROWS, sha)
+
+
+def test_load_source_takes_a_files_name_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "aXXb.csv").write_text("instruction,output\np,q\nr,s\n")
+    (tmp_path / "a*b.csv").write_text("instruction,output\nx,y\n")
+    (tmp_path / "v[2]").mkdir()
+    (tmp_path / "v[2]" / "data.jsonl").write_text(lines(ROWS))
+    assert load_source(tmp_path / "a*b.csv").dataset.to_list() == [{"instruction": "x", "output": "y"}]
+    for streaming in (False, True):
+        assert load_source(tmp_path / "v[2]" / "data.jsonl", streaming=streaming).dataset.to_list() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("instruction,output\na,b,c\nd,e,f\n", "the first row under the header of r.csv has 3 values for 2 columns"),
+        ("instruction,output\na,b,c,d\n", "has 4 values for 2 columns; name every column"),
+        ("instruction,output\na,b\nc,d,e\n", "Expected 2 fields in line 3, saw 3"),
+        ("instruction,output,output\na,b,c\n", "which column of r.csv is 'output'.*names it twice"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_source_asks_where_a_csv_has_two_readings(tmp_path: Path, text: str, told: str, streaming: bool) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(SourceError, match=told):
+        load_source(tmp_path / "r.csv", streaming=streaming)
+
+
+def test_load_source_reads_a_csv_with_unnamed_columns_and_short_rows(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(",instruction,output,\n0,a,b,\n1,c\n")
+    rows = load_source(tmp_path / "r.csv").dataset
+    assert rows.select_columns(["instruction", "output"]).to_list() == [
+        {"instruction": "a", "output": "b"},
+        {"instruction": "c", "output": ""},
+    ]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_load_source_keeps_rows_with_half_a_surrogate_pair(tmp_path: Path, as_list: bool) -> None:
+    text = '{"instruction": "a\\ud800b", "output": "c", "meta": {"\\udc00": ["\\ud83d\\ude00"]}}'
+    (tmp_path / "r.json").write_text(f"[{text}]" if as_list else f"{text}\n{text}\n")
+    rows = load_source(tmp_path / "r.json").dataset
+    assert rows[0] == {"instruction": f"a{HALF_PAIR}b", "output": "c", "meta": {HALF_PAIR: ["😀"]}}
+    assert Columns("instruction", "output").pairs(rows[:1]).reasons == [Reason.BROKEN_TEXT]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_load_source_says_where_json_is_nested_too_deeply(tmp_path: Path, as_list: bool) -> None:
+    text = '{"instruction": "a", "output": ' + "[" * 3000 + "]" * 3000 + "}"
+    (tmp_path / "r.json").write_text(f"[{text}]" if as_list else '{"instruction": "a", "output": "b"}\n' + text)
+    with pytest.raises(SourceError, match="r.json holds values nested" if as_list else "line 2 of r.json is nested"):
+        load_source(tmp_path / "r.json")
+
+
+def test_load_source_leaves_parquet_files_without_rows_out(tmp_path: Path) -> None:
+    # With a row group of no rows, as pyarrow writes it.
+    pq.write_table(pa.table({"instruction": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    for streaming in (False, True):
+        with pytest.raises(SourceError, match=r"no rows in a\.parquet"):
+            load_source(tmp_path / "a.parquet", streaming=streaming)
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "b.parquet")
+    assert load_source(tmp_path).dataset.to_list() == ROWS
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_load_source_refuses_an_empty_name(name: str) -> None:
+    with pytest.raises(SourceError, match="the data has an empty name"):
+        load_source(name)
+
+
+@pytest.mark.parametrize("mark", ["record.json", "instructmining.json"])
+def test_find_files_parts_selected_rows_by_side(tmp_path: Path, mark: str) -> None:
+    (tmp_path / mark).write_text("{}")
+    names = (
+        ["dropped/train-0.parquet", "kept/train-0.parquet"] if mark[0] == "i" else ["dropped.parquet", "kept.parquet"]
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert find_files(str(tmp_path)) == {"dropped": [tmp_path / names[0]], "kept": [tmp_path / names[1]]}

@@ -92,3 +92,39 @@ def test_surface_is_finite_and_shares_lie_between_0_and_1(instruction, response)
     assert all(isfinite(value) for value in features)
     unbounded = {"length", "question_length", "unclosed", "word_length", "lines"}
     assert all(0 <= getattr(features, name) <= 1 for name in Surface._fields if name not in unbounded)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "name"),
+    [
+        ("Suggest a gift for a cook.", "asks_list"),
+        ("Who wrote the letter?", "asks_name"),
+        ("How many legs has a spider?", "asks_number"),
+        ("Classify the review as good or bad.", "asks_choice"),
+        ("Write a Python loop.", "asks_code"),
+    ],
+)
+def test_surface_sees_what_a_question_asks_for(instruction, name):
+    features = surface(f"{instruction}\n\nWho made a list of how many?", "Something.")
+    kinds = ("asks_list", "asks_name", "asks_number", "asks_choice", "asks_code")
+    assert {n: getattr(features, n) for n in kinds} == {n: float(n == name) for n in kinds}
+
+
+def test_surface_sees_the_form_of_a_response():
+    features = surface("Name some rivers.", "- the Rhine\n- the Elbe, 1094 km\nand more")
+    # Ten pieces between white space, dashes included.
+    assert features.bullets == 2 / 3
+    assert features.commas == 1 / 10
+    assert features.digits == 1 / 10
+    assert features.names == 2 / 10
+    assert features.few == 1 / 10
+    assert surface("Add two.", "x = x+2").code == 1 / 3
+
+
+def test_surface_weighs_the_words_of_the_topic():
+    # Long words, numbers and names: {capit, portu} and {lisbo, capit}; terms without "tell": {capit, portu}.
+    features = surface("Tell the capital of Portugal.", "It has Lisbon as capital.")
+    assert features.rare_of_instruction == 1 / 2
+    assert features.rare_of_response == 1 / 2
+    assert features.of_question == 1 / 2
+    assert features.in_question == 1 / 2

@@ -16,6 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+# Nothing may come from an earlier run, in this process or in those it starts.
+os.environ["IM_DATASETS_STORE"] = "off"
+
 Clock = Literal["cpu", "wall"]
 CLOCKS: dict[Clock, tuple[Callable[[], float], str]] = {
     "cpu": (time.process_time, "CPU seconds of this process, all its threads"),

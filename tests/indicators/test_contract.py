@@ -26,7 +26,9 @@ from im_datasets.indicators.base import COLUMNS, Indicator
 from im_datasets.indicators.length import Length
 from im_datasets.indicators.mtld import MTLD
 from im_datasets.indicators.neighbours import KNNDistance
+from im_datasets.indicators.quality import Quality
 from im_datasets.indicators.similarity import Similarity
+from im_datasets.mining import InstructMining
 
 INDICATORS: list[tuple[Indicator, Indicator]] = [
     (Length(), Length("someone/other-tokenizer")),
@@ -69,7 +71,11 @@ def rows() -> dict[str, list[Any]]:
 INDICATORS += [
     (Similarity(), Similarity(embedder=Embedder(max_tokens=64))),
     (KNNDistance().fit(Dataset.from_dict(rows())), KNNDistance(text="both").fit(Dataset.from_dict(rows()))),
+    (Quality(), Quality(embedder=Embedder(device="cpu"))),
 ]
+
+FUNCTIONS: list[Any] = [*(indicator for indicator, _ in INDICATORS), InstructMining("embedded")]
+"""What people hand to ``map``: the indicators, and a rule with its own."""
 
 FEATURES = Features(
     {
@@ -242,9 +248,10 @@ for indicator in pickle.loads(pickled.read_bytes()):
     seen = {"hash": Hasher.hash(indicator), "map": run(indicator)}
     # Another batch size, since the number of processes is no part of the cache key.
     seen["two"] = run(indicator, batch_size=3, num_proc=2)
-    version, type(indicator).version = type(indicator).version, "another"
+    versioned = type(getattr(indicator, "indicators", [indicator])[0])
+    version, versioned.version = versioned.version, "another"
     seen["version"] = run(indicator)
-    type(indicator).version = version
+    versioned.version = version
     found.append(seen)
 print(json.dumps(found))
 """
@@ -267,18 +274,18 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any
     """What a first and a second process saw, for each indicator."""
     folder, pickled = tmp_path_factory.mktemp("dataset"), tmp_path_factory.mktemp("pickle") / "indicators"
     Dataset.from_dict(rows(), features=FEATURES).save_to_disk(folder)
-    pickled.write_bytes(pickle.dumps([indicator for indicator, _ in INDICATORS]))
+    pickled.write_bytes(pickle.dumps(FUNCTIONS))
     return list(zip(probe(folder, pickled), probe(folder, pickled), strict=True))
 
 
-@pytest.fixture(params=range(len(INDICATORS)), ids=[type(pair[0]).__name__ for pair in INDICATORS])
+@pytest.fixture(params=range(len(FUNCTIONS)), ids=[type(function).__name__ for function in FUNCTIONS])
 def place(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
 def test_hash_is_the_same_in_every_process(probed: Any, place: int) -> None:
     first, second = probed[place]
-    assert first["hash"] == second["hash"] == Hasher.hash(INDICATORS[place][0])
+    assert first["hash"] == second["hash"] == Hasher.hash(FUNCTIONS[place])
 
 
 def test_cache_is_hit_by_an_identical_call_in_a_new_process(probed: Any, place: int) -> None:
@@ -295,11 +302,29 @@ def test_cache_is_missed_when_the_version_changes(probed: Any, place: int) -> No
 
 def test_map_with_two_processes_gives_the_same_values(probed: Any, place: int) -> None:
     first, _ = probed[place]
-    indicator = INDICATORS[place][0]
+    indicator = FUNCTIONS[place]
     assert first["two"]["files"] == 2
     assert first["two"]["values"] == {
         name: [str(value) for value in column] for name, column in indicator(rows()).items()
     }
+
+
+def test_map_of_a_rule_works_with_remove_columns(dataset: Dataset) -> None:
+    score_fn = InstructMining("embedded")
+    scored = dataset.map(score_fn, batched=True, batch_size=5, remove_columns=dataset.column_names)
+    assert scored.column_names == list(score_fn.writes) == ["im_quality", "im_log_loss", "im_unscorable"]
+    expected = score_fn(rows())
+    assert all(list(map(str, scored[name])) == list(map(str, expected[name])) for name in score_fn.writes)
+    assert [bool(reason) for reason in scored["im_unscorable"]] == [row in UNSCORABLE for row in range(len(dataset))]
+
+
+def test_hash_of_a_rule_is_that_of_its_settings(dataset: Dataset) -> None:
+    score_fn = InstructMining("embedded")
+    before = Hasher.hash(score_fn)
+    score_fn(rows())
+    assert Hasher.hash(score_fn) == before == Hasher.hash(InstructMining("embedded"))
+    assert Hasher.hash(InstructMining("embedded", columns=Columns("instruction", "output"))) != before
+    assert Hasher.hash(InstructMining("embedded", indicators=[MTLD()])) != before
 
 
 def test_cache_is_missed_when_a_setting_changes(tmp_path: Path) -> None:

@@ -132,5 +132,5 @@ def test_load_tokenizer_refuses_what_is_none(tmp_path: Path, files: dict[str, st
 
 
 def test_load_tokenizer_of_a_missing_folder_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="absent could not be loaded"):
+    with pytest.raises(ModelError, match="absent is no folder here"):
         load_tokenizer(str(tmp_path / "absent"))

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from im_datasets import nearest
 from im_datasets.columns import Columns
+from im_datasets.descent import Descent
 from im_datasets.embedding import Embedder
 from im_datasets.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
 from im_datasets.indicators import neighbours
@@ -26,12 +28,12 @@ from im_datasets.indicators.base import COLUMNS
 from im_datasets.indicators.neighbours import (
     FittedKNNDistance,
     KNNDistance,
-    cache_folder,
     knn_distances,
     pair_keys,
 )
 from im_datasets.models import embedded_model_folder
-from im_datasets.nearest import Space, distances_to
+from im_datasets.nearest import Space, distances_to, search_neighbours
+from im_datasets.resources import cache_folder
 
 INF = float("inf")
 
@@ -54,6 +56,17 @@ def clustered(rows: int, width: int = 24, seed: int = 0) -> NDArray[np.float32]:
     spread = random.choice([0.05, 0.3, 1.0], size=(rows, 1))
     vectors = centres[random.integers(len(centres), size=rows)] + spread * random.normal(size=(rows, width))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the descent would find with all the time in the world, without half a minute of compilation."""
+
+    def run(self: Descent, points: NDArray[np.float32]) -> NDArray[np.int32]:
+        squares = ((points[:, None].astype(np.float64) - points[None]) ** 2).sum(axis=2)
+        return np.argsort(squares, axis=1, kind="stable")[:, : self.neighbours].astype(np.int32)
+
+    monkeypatch.setattr(Descent, "run", run)
 
 
 # The search.
@@ -119,6 +132,7 @@ def test_knn_distances_does_not_depend_on_row_order(metric, exact_limit):
     assert np.array_equal(knn_distances(vectors[order], 6, metric, exact_limit), distances[order])
 
 
+@pytest.mark.usefixtures("compared_with_all")
 @pytest.mark.parametrize("exact_limit", [10_000, 10])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_knn_distances_counts_identical_copies_as_other_rows(metric, exact_limit):
@@ -145,22 +159,158 @@ def test_knn_distances_beyond_the_limit_finds_nearly_all_neighbours(metric):
     assert np.array_equal(knn_distances(vectors, 6, metric, exact_limit=4000), exact)
 
 
-def test_knn_distances_beyond_the_limit_is_exact_where_the_walk_finds_too_few(monkeypatch):
-    walk = nearest._walk
+@pytest.mark.usefixtures("compared_with_all")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_knn_distances_beyond_the_limit_is_exact_where_the_graph_holds_too_few(metric, monkeypatch):
+    run = Descent.run
 
-    def lost(*args):
-        squares = walk(*args)
-        squares[::3] = INF
-        return squares
+    def holey(self, points):
+        graph = run(self, points)
+        graph[::3, 4:] = -1  # after the row itself three others are left, fewer than the six asked for
+        return graph
 
-    monkeypatch.setattr(nearest, "_walk", lost)
-    vectors = np.concatenate([clustered(60), clustered(20)])
-    assert np.array_equal(knn_distances(vectors, 6, "euclidean", exact_limit=10), knn_distances(vectors, 6))
+    monkeypatch.setattr(Descent, "run", holey)
+    vectors = np.concatenate([clustered(500), clustered(20)])
+    found = search_neighbours(vectors, 6, metric, exact_limit=10, recall=0.5)
+    exact = knn_distances(vectors, 6, metric)
+    assert found.search["method"] == "nn-descent"
+    assert 0.5 < found.search["recall"] < 0.9
+    assert (found.distances >= exact).all()
+    assert (found.distances == exact).mean() > 0.99
 
 
 def test_knn_distances_beyond_the_limit_takes_a_k_near_the_number_of_rows():
     vectors = np.repeat(clustered(20), 2, axis=0)
     assert np.array_equal(knn_distances(vectors, 39, "euclidean", exact_limit=10), knn_distances(vectors, 39))
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_measures_its_recall_and_says_how_it_searched():
+    vectors = np.concatenate([clustered(900), clustered(900)[:30]])
+    found = search_neighbours(vectors, 6, exact_limit=899)
+    exact = search_neighbours(vectors, 6)
+    assert exact.search == {"method": "exact"}
+    assert found.search.pop("threads") == 4
+    assert found.search.pop("recall") >= 0.99
+    assert found.search == {
+        "method": "nn-descent",
+        "recall_asked": 0.99,
+        "sample": 900,  # the 30 are copies
+        "seed": 0,
+        "neighbours": 45,
+        "candidates": 45,
+        "graph_bytes": (2 * 9 * 45 + 16 * 45 + 64) * 900,
+        "distinct_rows": 900,
+    }
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_widens_until_it_finds_enough(monkeypatch):
+    monkeypatch.setattr(nearest, "_recall", lambda graph, nearest, rows: next(recalls))
+    recalls = iter([0.5, 0.9, 0.995])
+    found = search_neighbours(clustered(600), 6, exact_limit=10)
+    assert (found.search["neighbours"], found.search["recall"]) == (90, 0.995)
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_warns_where_the_memory_ends_before_enough_are_found(monkeypatch):
+    monkeypatch.setattr(nearest, "_recall", lambda graph, nearest, rows: 0.5)
+    message = r"found 50\.0% of the 6 nearest rows, fewer than the 99\.0% asked for; allow it more memory .*, or raise"
+    with pytest.warns(UserWarning, match=message):
+        found = search_neighbours(clustered(600), 6, exact_limit=10, memory=600 * 580)
+    assert found.search["recall"] == 0.5
+    assert found.search["neighbours"] < 20
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_asks_for_no_memory_where_its_widest_step_was_tried(monkeypatch):
+    monkeypatch.setattr(nearest, "_recall", lambda graph, nearest, rows: 0.5)
+    with pytest.warns(UserWarning, match=r"99\.0% asked for; raise exact_limit above 600"):
+        found = search_neighbours(clustered(600), 6, exact_limit=10)
+    assert found.search["neighbours"] == 90
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_warns_where_its_least_graph_is_larger_than_allowed():
+    # 15 neighbours: 2 copies of 9 bytes each, 16 bytes a candidate, and 64: 270 + 240 + 64 = 574 bytes a row.
+    with pytest.warns(UserWarning, match=r"takes 0\.00032 GiB .* of 600 rows at least, more than the 0\.00028 GiB"):
+        found = search_neighbours(clustered(600), 6, exact_limit=10, recall=0.1, memory=600 * 500)
+    assert found.search["graph_bytes"] == 574 * 600
+
+
+@pytest.mark.parametrize("recall", [0, 1.01])
+def test_search_neighbours_refuses_a_recall_out_of_range(recall):
+    with pytest.raises(IndicatorError, match=r"it must be above 0 and at most 1"):
+        search_neighbours(clustered(10), 1, recall=recall)
+
+
+@pytest.mark.usefixtures("compared_with_all")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("exact_limit", [10_000, 10])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_search_neighbours_of_shards_is_that_of_the_matrix(metric, exact_limit, dtype, tmp_path):
+    vectors = np.concatenate([clustered(500), clustered(40)]).astype(dtype)
+    vectors[[3, 300]] = np.nan
+    shards: list[Path | NDArray] = []
+    for start, stop in ((0, 7), (7, 7), (7, 400), (400, 540)):
+        np.save(tmp_path / f"{start}-{stop}.npy", vectors[start:stop])
+        shards.append(tmp_path / f"{start}-{stop}.npy")
+    whole = search_neighbours(vectors.astype(np.float32), 6, metric, exact_limit=exact_limit)
+    mapped = search_neighbours(
+        np.memmap(tmp_path / "7-400.npy", dtype, "r", 128, (393, 24)), 6, metric, exact_limit=exact_limit
+    )
+    np.testing.assert_array_equal(
+        mapped.distances, knn_distances(vectors[7:400].astype(np.float32), 6, metric, exact_limit)
+    )
+    found = search_neighbours(shards, 6, metric, exact_limit=exact_limit)
+    np.testing.assert_array_equal(found.distances, whole.distances)
+    assert np.flatnonzero(np.isnan(found.distances)).tolist() == [3, 300]
+    assert found.search == whole.search
+
+
+@given(st.integers(1, 6), st.lists(st.integers(0, 5), min_size=8, max_size=60), st.booleans())
+def test_search_neighbours_beyond_the_limit_equals_the_definition_where_rows_are_few_of_a_kind(k, rows, by_cosine):
+    """Many copies of up to six rows: all kinds are compared, and copies counted."""
+    metric = "cosine" if by_cosine else "euclidean"
+    vectors = clustered(6)[rows]
+    found = search_neighbours(vectors, k, metric, exact_limit=7)
+    np.testing.assert_allclose(found.distances, naive(vectors, k, metric), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_search_neighbours_has_no_file_by_name_that_a_killed_process_could_leave(metric, cache, monkeypatch):
+    def run(self, points):
+        assert list((cache / "knn").iterdir()) == []
+        return np.tile(np.arange(self.neighbours, dtype=np.int32), (len(points), 1))
+
+    monkeypatch.setattr(Descent, "run", run)
+    search_neighbours(clustered(600), 6, metric, exact_limit=10, recall=0.001)
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_holds_no_wide_graph_beside_the_next_descent(monkeypatch):
+    held = []
+    run = Descent.run
+
+    def noted(self, points):
+        assert [graph() for graph in held] == [None] * len(held)
+        graph = run(self, points)
+        held.append(weakref.ref(graph))
+        return graph
+
+    monkeypatch.setattr(Descent, "run", noted)
+    monkeypatch.setattr(nearest, "_recall", lambda graph, nearest, rows: 0.9 + len(held) / 30)
+    assert search_neighbours(clustered(600), 6, exact_limit=10).search["neighbours"] == 90
+
+
+@pytest.mark.usefixtures("compared_with_all")
+def test_search_neighbours_leaves_no_file_behind_and_names_a_folder_that_is_none(cache, monkeypatch):
+    search_neighbours(clustered(300), 6, exact_limit=10)
+    assert list((cache / "knn").iterdir()) == []
+    (cache / "knn").rmdir()
+    (cache / "knn").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write vectors to .*; set IM_DATASETS_CACHE to a folder with 0 MiB"):
+        search_neighbours(clustered(300), 6, exact_limit=10)
 
 
 def test_knn_distances_works_in_blocks(monkeypatch):
@@ -508,6 +658,15 @@ def test_fitted_without_its_state_says_where_it_looked(monkeypatch, tmp_path):
         NotFittedError, match=r"elsewhere.*cannot be read .*fit again here, \.fit\(ds\), or set IM_DATASETS"
     ):
         fitted(batch("zero"))
+
+
+def test_fit_into_a_full_folder_is_an_error_before_anything_is_written(monkeypatch):
+    def full(file, start, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"cannot write .*No space left on device.*IM_DATASETS_CACHE"):
+        on_line(exact_limit=2).fit(line("zero", "one", "three", "seven"))
 
 
 def test_fit_replaces_a_state_that_was_cut_short(cache):

@@ -1,0 +1,81 @@
+"""The commands that finetune: what they refuse at once, and the whole way at toy size."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from im_datasets.calibration import experiment
+from im_datasets.calibration.options import load_objective
+from im_datasets.calibration.runs import read_runs
+from im_datasets.cli import app
+from im_datasets.errors import CalibrationError
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
+DATA = [f"good={EXAMPLES / 'instructions.jsonl'}", f"chat={EXAMPLES / 'chat.jsonl'}"]
+FAST = ["--epochs", "1", "--learning-rate", "1e-3", "--max-tokens", "48", "--template", "plain", "--device", "cpu"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["calibrate"], "nothing to fit on, or two things"),
+        (["calibrate", "a.jsonl", "--runs", "runs.jsonl"], "nothing to fit on, or two things"),
+        (["calibrate", "a.jsonl"], "finetuning needs candidate DATA and --base-model MODEL"),
+        (["compare", "a.jsonl", "--base-model", "m"], "no evaluation set; pass --evaluation DATA"),
+        (["compare", "a.jsonl", "--base-model", "m", "--epochs", "0"], "epochs=0.0; must be above 0"),
+        (["search-size", "a.jsonl", "--objective", "json:nothing"], "no objective 'json:nothing'"),
+        (["search-size", "a.jsonl", "--trials", "0"], "trials=0"),
+    ],
+)
+def test_commands_refuse_at_once(arguments, message, tmp_path):
+    done = invoke(*arguments, "--out", tmp_path / "out")
+    assert isinstance(done.exception, CalibrationError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_interrupted_command_says_that_it_goes_on(tmp_path, monkeypatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("im_datasets.calibration.evaluation.load_evaluations", interrupted)
+    done = invoke("compare", "a.jsonl", "--base-model", "m", "--evaluation", "e.jsonl", "--out", tmp_path / "out")
+    assert done.exit_code == 130
+    assert "finished runs are kept, and the same command goes on" in done.output
+
+
+def test_load_objective_finds_modules_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_objective.py").write_text("def rows(dataset, seed):\n    return float(len(dataset))\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_objective("my_objective:rows")([1, 2], 0) == 2.0
+
+
+@pytest.mark.slow
+def test_calibrate_search_size_and_compare_at_toy_size(base_model, tmp_path, monkeypatch):
+    out, common = tmp_path / "out", ["--base-model", base_model, *FAST]
+    common += ["--evaluation", f"held={EXAMPLES / 'evaluation.jsonl'}", "--evaluation-limit", "4", "--limit", "40"]
+    made = invoke("calibrate", *DATA, *common, "--subsets", 12, "--rows", 8, "--resamples", 100, "--out", out)
+    assert made.exit_code == 0, made.output
+    rule = out / "rule.json"
+    assert json.loads(rule.read_text())["name"] == "fitted"
+    assert len(read_runs(out / "runs.jsonl").of_kind("calibration")) == 12
+    sizes = ["--low", 4, "--high", 20, "--trials", 2, "--points", 2]
+    searched = invoke("search-size", DATA[0], *common, "--rule", rule, *sizes, "--out", out)
+    assert searched.exit_code == 0, searched.output
+    assert "<- lowest" in searched.output
+    arms = ["--size", 8, "--seeds", 1, "--baseline", "random", "--baseline", "length"]
+    compare = ["compare", DATA[0], *common, "--rule", rule, *arms, "--out", out]
+    compared = invoke(*compare)
+    assert compared.exit_code == 0, compared.output
+    assert "| held | 8 | random |" in compared.output
+    assert {path.name for path in out.iterdir()} >= {"report.html", "size_search.json", "comparison.md"}
+    monkeypatch.setattr(experiment, "finetune", lambda *args, **settings: pytest.fail("trained again"))
+    saved = (out / "comparison.json").read_bytes()
+    assert invoke(*compare).exit_code == 0
+    assert (out / "comparison.json").read_bytes() == saved

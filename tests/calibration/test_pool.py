@@ -1,0 +1,106 @@
+"""Candidates: texts in the order asked, means by hand, unscored and contaminated rows left out, scored once."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from im_datasets.calibration import pool as module
+from im_datasets.calibration.pool import load_pool, make_pool, named
+from im_datasets.embedding import Embedder
+from im_datasets.errors import CalibrationError
+from im_datasets.indicators import MTLD, KNNDistance, Similarity
+from im_datasets.mining import InstructMining
+from im_datasets.rule import LinearRule, Term
+
+
+def dataset(**columns):
+    texts = {"instruction": ["a", "b", "c"], "response": ["1", "2", "3"]}
+    return Dataset.from_dict({**texts, "im_mtld": [3.0, 1.0, 2.0], **columns})
+
+
+def test_pairs_come_in_the_order_of_the_rows():
+    pool = make_pool({"one": dataset(), "two": dataset(response=["4", "5", "6"])})
+    assert pool.pairs(np.array([5, 0, 4, 2])).responses == ["6", "1", "5", "3"]
+
+
+def test_means_and_composition_are_of_the_rows():
+    pool = make_pool({"one": dataset(), "two": dataset(im_mtld=[10.0, 20.0, 30.0])})
+    assert pool.means(np.array([0, 1, 4])) == {"im_mtld": 8.0}
+    assert pool.composition(np.array([0, 1, 4])) == {"one": 2, "two": 1}
+
+
+def test_ranked_is_lowest_prediction_first():
+    rule = LinearRule("r", "r", 0.0, (Term("im_mtld", -1.0),))
+    assert make_pool({"one": dataset()}).ranked(rule).tolist() == [0, 2, 1]
+
+
+def test_make_pool_leaves_out_what_is_not_scored_and_says_so():
+    rows = dataset(im_mtld=[3.0, float("nan"), 2.0], im_unscorable=["", "", "empty response"])
+    pool = make_pool({"one": rows})
+    assert pool.row.tolist() == [0]
+    assert pool.left_out == {"one": {"empty response": 1, "no im_mtld": 1}}
+
+
+def test_make_pool_without_a_candidate_is_an_error():
+    with pytest.raises(CalibrationError, match="no row of one has a value of every indicator"):
+        make_pool({"one": dataset(im_mtld=[float("nan")] * 3)})
+    with pytest.raises(CalibrationError, match="no indicator column that all of one have"):
+        make_pool({"one": dataset().remove_columns("im_mtld")})
+    with pytest.raises(CalibrationError, match="no candidate dataset"):
+        make_pool({})
+
+
+def test_without_leaves_out_repeats_of_evaluation_instructions():
+    pool = make_pool({"one": dataset(instruction=["Name a river.", "Name a hill.", "Name a lake."])})
+    clean = pool.without(["name a HILL"])
+    assert clean.pairs(np.arange(2)).instructions == ["Name a river.", "Name a lake."]
+    assert clean.scores["im_mtld"].tolist() == [3.0, 2.0]
+    assert clean.left_out == {"one": {"contaminated": 1}}
+    assert pool.without([]) is pool
+
+
+def test_digest_tells_rows_order_and_dataset_apart():
+    one, two = make_pool({"one": dataset()}), make_pool({"one": dataset(response=["7", "8", "9"])})
+    digests = {p.digest(np.array(r)) for p in (one, two) for r in ([0, 1], [1, 0], [0])}
+    assert len(digests) == 6
+    assert one.digest(np.array([0, 1])) == make_pool({"one": dataset()}).digest(np.array([0, 1]))
+
+
+def test_load_pool_scores_once(tmp_path, monkeypatch):
+    texts = [{"instruction": f"Say {word}.", "response": f"{word}, of course"} for word in "abcdefgh"]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    first = load_pool([f"mine={data}"], tmp_path / "out", progress=False)
+    monkeypatch.setattr(module, "score", lambda *args, **settings: pytest.fail("scored again"))
+    again = load_pool([f"mine={data}"], tmp_path / "out", progress=False)
+    assert first.names == ("mine",)
+    assert sorted(first.scores) == ["im_input_length", "im_knn_6", "im_mtld", "im_output_length", "im_quality",
+                                    "im_similarity"]  # fmt: skip
+    assert {name: values.tolist() for name, values in first.scores.items()} == {
+        name: values.tolist() for name, values in again.scores.items()
+    }
+    assert first.digest(np.arange(8)) == again.digest(np.arange(8))
+    assert again.indicators["MTLD"] == {}
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"of course" not in kept
+
+
+def test_indicator_settings_of_a_pool_make_the_same_indicators_by_a_rule(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        "".join(json.dumps({"instruction": f"Say {w}.", "response": f"{w}, yes"}) + "\n" for w in "abcdefgh")
+    )
+    short = Embedder(max_tokens=64)
+    own = [MTLD(threshold=0.5), Similarity(embedder=short), KNNDistance(k=6, embedder=short)]
+    pool = load_pool([str(data)], tmp_path / "out", indicators=own, progress=False)
+    columns = ("im_mtld", "im_similarity", "im_knn_6")
+    rule = LinearRule("r", "r", 0.0, tuple(Term(name, 1.0) for name in columns), indicators=pool.indicators)
+    rule.save(tmp_path / "rule.json")
+    assert InstructMining(tmp_path / "rule.json").indicators == tuple(own)
+
+
+def test_named_refuses_two_of_one_name():
+    with pytest.raises(CalibrationError, match="two datasets called 'a'"):
+        named(["x/a.json", "a=b.json"])

@@ -1,0 +1,112 @@
+"""The search finds a known minimum, repeats itself, and calls an objective once for each size and seed."""
+
+import json
+import math
+
+import pytest
+
+from im_datasets.calibration import search as module
+from im_datasets.calibration.search import OWN, Sizes, blend_search, rows_of, search_objective
+from im_datasets.errors import CalibrationError, MissingExtraError
+from im_datasets.rule import LinearRule, Term
+
+RULE = LinearRule("by-quality", "higher is better", 0.0, (Term("im_quality", -1.0),))
+
+
+def valley(rows):
+    return (math.log(rows) - math.log(2500)) ** 2
+
+
+def test_blend_search_finds_the_valley_from_its_low_end():
+    tried = list(blend_search(valley, 512, 10_000, Sizes(trials=16)))
+    assert tried[0] == 512
+    assert len(set(tried)) == len(tried) == 16
+    assert abs(math.log(min(tried, key=valley) / 2500)) < 0.25
+
+
+def test_blend_search_repeats_itself():
+    sizes = Sizes(trials=10)
+    assert list(blend_search(valley, 512, 10_000, sizes)) == list(blend_search(valley, 512, 10_000, sizes))
+
+
+def test_blend_search_stops_at_a_loss_that_is_none():
+    with pytest.raises(CalibrationError, match="the loss at 512 rows is nan; a lower learning rate may help"):
+        list(blend_search(lambda rows: math.nan, 512, 10_000, Sizes()))
+
+
+class Counting:
+    """An objective with a valley at 30 rows of high quality, which remembers what it was asked."""
+
+    def __init__(self, most=math.inf):
+        self.asked, self.most = [], most
+
+    def __call__(self, rows, seed):
+        if len(self.asked) >= self.most:
+            raise KeyboardInterrupt
+        self.asked.append((len(rows), seed, tuple(rows["instruction"])))
+        return abs(math.log(len(rows) / 30)) - sum(rows["im_quality"]) / len(rows) + 0.01 * seed
+
+
+def test_search_objective_goes_on_where_it_was_interrupted(pool, folder):
+    sizes = Sizes(low=5, high=90, trials=6, points=4, seeds=(0, 1))
+    interrupted, rest, again = Counting(most=9), Counting(), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        search_objective(interrupted, pool, RULE, sizes, folder=folder, name="c")
+    found = search_objective(rest, pool, RULE, sizes, folder=folder, name="c")
+    assert len(interrupted.asked) == 9
+    assert not set(interrupted.asked) & set(rest.asked)
+    assert len(set(rest.asked)) == len(rest.asked)
+    assert search_objective(again, pool, RULE, sizes, folder=folder, name="c") == found
+    assert again.asked == []
+
+
+def test_search_objective_ends_with_the_curve(pool, folder):
+    found = search_objective(Counting(), pool, RULE, Sizes(low=5, high=90, trials=6, points=4), folder=folder, name="c")
+    assert [point.trial for point in found.selected][:6] == [0, 1, 2, 3, 4, 5]
+    assert [point.rows for point in found.random] == [5, 13, 34, 90]
+    assert {point.rows for point in found.random} <= {point.rows for point in found.selected}
+    assert found.best == min(found.selected, key=lambda point: point.loss)
+    assert found.target == OWN
+    found.save(folder)
+    saved = json.loads((folder / "size_search.json").read_text())
+    assert saved["best"]["rows"] == found.best.rows
+    assert len(saved["selected"]) == len(found.selected)
+    assert (folder / "size_search.png").is_file()
+    assert (folder / "size_search.svg").is_file()
+
+
+def test_search_takes_the_first_rows_by_the_rule(pool):
+    first = rows_of(pool, pool.ranked(RULE)[:5])
+    assert first["im_quality"][:] == sorted(pool.scores["im_quality"].tolist(), reverse=True)[:5]
+    assert first.column_names == ["instruction", "response", *pool.scores]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"low": 5, "high": 101}, "sizes from 5 to 101 of 100 candidates"),
+        ({"low": 50, "high": 50}, "need low < high ≤ all"),
+    ],
+)
+def test_search_refuses_bounds_that_do_not_fit(pool, folder, given, message):
+    with pytest.raises(CalibrationError, match=message):
+        search_objective(Counting(), pool, RULE, Sizes(**given), folder=folder, name="c")
+
+
+def test_search_objective_without_a_name_is_an_error(pool, folder):
+    with pytest.raises(CalibrationError, match="has no name to keep its values under; pass name="):
+        search_objective(lambda rows, seed: 0.0, pool, RULE, Sizes(low=5, high=90), folder=folder)
+
+
+def test_sizes_refuse_numbers_out_of_range():
+    with pytest.raises(CalibrationError, match="trials=0"):
+        Sizes(trials=0)
+
+
+def test_search_without_flaml_gives_the_pip_line(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(module, "import_module", missing)
+    with pytest.raises(MissingExtraError, match=r"pip install im-datasets\[calibrate\]"):
+        list(blend_search(valley, 1, 9, Sizes(low=1)))

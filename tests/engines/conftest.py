@@ -1,0 +1,17 @@
+"""Small shards, so that few rows are many of them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of 20 rows, in chunks of 8."""
+    from im_datasets import scoring
+
+    monkeypatch.setattr(scoring, "SHARD_ROWS", 20)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 8)

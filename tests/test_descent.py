@@ -1,0 +1,32 @@
+"""NN-Descent: right neighbours for the most part, the same ones every time, as wide as the memory allows."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from im_datasets.descent import COPIES, LEAST, Descent, descents
+
+
+def test_run_finds_nearly_all_neighbours_and_the_same_ones_again():
+    points = np.random.default_rng(0).normal(size=(700, 6)).astype(np.float32)
+    graph = Descent(30, 15).run(points)
+    squares = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    nearest = np.argsort(squares, axis=1, kind="stable")[:, :10]
+    assert graph.shape == (700, 30)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(graph[:, :10], nearest, strict=True)]) > 9.9
+    assert np.array_equal(graph, Descent(30, 15).run(points))
+
+
+@given(st.integers(1, 10**8), st.integers(2, 80), st.integers(0, 2**40))
+def test_descents_stay_within_the_memory_but_for_the_least_one(points, at_least, memory):
+    tries = descents(points, at_least, memory)
+    widths = [descent.neighbours for descent in tries]
+    assert widths == sorted(set(widths))
+    assert all(descent.neighbours >= at_least for descent in tries)
+    if tries[0].neighbours > max(LEAST, at_least):
+        assert all(descent.bytes_per_point() * points <= memory for descent in tries)
+
+
+def test_bytes_per_point_worked_by_hand():
+    # 60 neighbours of an id (4), a distance (4) and a flag (1); 30 candidates of two kinds, an id and a rank (8) each.
+    assert Descent(60, 30).bytes_per_point() == COPIES * 60 * 9 + 2 * 30 * 8 + 64 == 1624

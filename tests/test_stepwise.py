@@ -1,0 +1,112 @@
+"""score and select as two steps: the same rows and scores as mine's, complete files or none."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from im_datasets import mine, scored_files, stepwise
+from im_datasets.embedding import Embedder
+from im_datasets.errors import OutputError, SelectionError
+from im_datasets.record import IndicatorRecord, ScoringRecord
+from im_datasets.scored_files import read_scored
+from im_datasets.stepwise import score_files, select_files
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    topics = ["tea", "rain", "chess", "bread", "rivers", "clocks", "bees", "salt"]
+    rows = [
+        {"instruction": f"Write of {t}.", "output": f"Here is {t}: people like {t}.", "n": n}
+        for n, t in enumerate(topics)
+    ]
+    rows.append({"instruction": "Say nothing.", "output": "", "n": 8})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scored(data, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scored_files, "FILE_ROWS", 4)
+        return score_files(data, tmp_path_factory.mktemp("out") / "scored", progress=False)
+
+
+def test_score_files_writes_shards_and_a_record(scored, data):
+    names = sorted(path.name for path in scored.path.iterdir())
+    assert names == [*(f"data-{n:05d}-of-00003.parquet" for n in range(3)), "record.json"]
+    assert [path.name for path in scored.path.parent.iterdir()] == ["scored"]
+    rows = load_dataset(str(scored.path), split="train")
+    assert rows["n"][:] == list(range(9))
+    assert rows["im_unscorable"][8] == "empty response"
+    assert ScoringRecord.load(scored.path / "record.json") == scored.record
+    assert scored.record.throughput["shards"] == 1
+
+
+def test_score_files_again_repeats_nothing(scored, data, monkeypatch):
+    monkeypatch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored again"))
+    again = score_files(data, scored.path, progress=False)
+    assert again.repeated
+    assert again.record == scored.record
+    with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
+        score_files(data, scored.path, limit=3, progress=False)
+
+
+def test_select_files_gives_what_mine_gives(scored, data, tmp_path):
+    selected = select_files(scored.path, tmp_path / "selected", top_k=3, progress=False)
+    mined = mine(data, tmp_path / "mined", top_k=3, progress=False)
+    for side in ("kept", "dropped"):
+        assert getattr(selected.selection, side).to_pandas().equals(getattr(mined.selection, side).to_pandas())
+    assert {path.name for path in selected.folder.iterdir()} == {path.name for path in mined.folder.iterdir()}
+    with pytest.raises(OutputError, match="holds another result"):
+        select_files(scored.path, tmp_path / "selected", top_k=2, progress=False)
+    assert (
+        len(select_files(scored.path, tmp_path / "selected", top_k=2, overwrite=True, progress=False).selection.kept)
+        == 2
+    )
+
+
+def _of_embedder(record, model, revision):
+    """A record whose rows were scored with another embedder."""
+    settings = {"embedder": {"model": model, "revision": None, "dtype": "float32", "device": None, "max_tokens": None}}
+    told = IndicatorRecord("Similarity", "1", ["im_similarity"], settings, {"id": model, "revision": revision})
+    return replace(record, indicators=[IndicatorRecord("MTLD", "1", ["im_mtld"], {}), told])
+
+
+def test_select_files_by_an_embedder_that_is_not_here_asks_for_it(scored, tmp_path, monkeypatch):
+    given = read_scored(scored.path)
+    foreign = replace(given, record=_of_embedder(given.record, "/models/mine", "sha256:1"))
+    monkeypatch.setattr(stepwise, "read_scored", lambda _: foreign)
+    message = r"that of Similarity cannot be had here: its model '/models/mine' .*; select in Python with select\("
+    with pytest.raises(SelectionError, match=message):
+        select_files(scored.path, tmp_path / "selected", top_k=3, near_duplicates=0.99, progress=False)
+    assert not (tmp_path / "selected").exists()
+
+
+def test_select_files_compares_by_the_embedder_of_the_record(scored):
+    commit = "0123456789" * 4
+    assert stepwise._embedder(_of_embedder(scored.record, "a/b", commit)) == Embedder(model="a/b", revision=commit)
+    assert stepwise._embedder(scored.record) == Embedder()
+    assert stepwise._embedder(replace(scored.record, indicators=[])) == Embedder()
+
+
+def test_score_files_into_one_file(data, tmp_path):
+    out = tmp_path / "scored.parquet"
+    score_files(data, out, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"scored.parquet", "scored.record.json"}
+    assert len(read_scored(out).dataset) == 9
+    assert score_files(data, out, progress=False).repeated
+    with pytest.raises(OutputError, match="is there already; pass --overwrite"):
+        score_files(data, out, limit=3, progress=False)
+    assert score_files(data, out, limit=3, overwrite=True, progress=False).record.rows == 3
+
+
+def test_read_scored_refuses_what_is_none(scored, tmp_path):
+    with pytest.raises(OutputError, match=r"is no scored dataset \(it needs Parquet and record.json\)"):
+        read_scored(tmp_path)
+    (tmp_path / "record.json").write_bytes((scored.path / "record.json").read_bytes())
+    Dataset.from_dict({"n": [1, 2]}).to_parquet(tmp_path / "data-00000-of-00001.parquet")
+    with pytest.raises(OutputError, match="has 2 rows, its record tells of 9; score again"):
+        read_scored(tmp_path)
