@@ -3,11 +3,15 @@
 The environment is set before any Hugging Face library is imported, since they read it once.
 """
 
+import contextlib
+import faulthandler
 import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,9 @@ collect_ignore_glob = ["benchmarks", "conftest.py", "*/conftest.py"]
 settings.register_profile("im_datasets", deadline=None)
 settings.load_profile("im_datasets")
 
+STUCK_AFTER = 360.0
+"""Seconds of one test after which its process is ended: more than the timeout by which it fails."""
+
 _ROOT = Path(__file__).resolve().parents[1]
 _connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 _blocked = True
@@ -52,6 +59,36 @@ def pytest_configure() -> None:
     socket.socket.connect = _guarded_connect
     socket.socket.connect_ex = _guarded_connect_ex
     socket.getaddrinfo = _guarded_getaddrinfo
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of Ray to the end: its threads stay in a process, which none may be forked from then."""
+    items.sort(key=lambda item: item.path.name == "test_ray.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """End the process of a test that hangs where no signal reaches it; xdist calls it failed, and ends the run."""
+    timer = threading.Timer(STUCK_AFTER, _end, (item.config.pluginmanager.getplugin("capturemanager"),))
+    timer.daemon = True
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
+
+
+def _end(capture: Any) -> None:
+    """End this process with all that it started: a forked child would hold xdist's pipe open for ever."""
+    import psutil
+
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    faulthandler.dump_traceback(file=sys.__stderr__)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(1)
 
 
 def pytest_unconfigure() -> None:

@@ -50,6 +50,7 @@ def test_mine_ends_with_a_summary(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("static")
 def test_mine_with_the_static_embedder(data, tmp_path):
     done = run(
         "mine", data, "--top-k", 2, "--out", "mined", "--embedder", "static", "--near-duplicates", 0.9, cwd=tmp_path

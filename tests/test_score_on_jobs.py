@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -62,38 +63,26 @@ def test_documented_line_is_one_that_hf_jobs_takes(line, hub, tmp_path):
     assert hub.login() not in done.stdout
 
 
-def test_script_scores_a_hub_dataset_and_publishes_the_best(hub, tmp_path):
+def run(monkeypatch, folder, *words):
+    """The script as it is started, in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words, "--to", "me/best", "--top-k", "10", "--workers", "1"])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_script_scores_a_hub_dataset_and_publishes_the_best(hub, tmp_path, monkeypatch, capsys):
     data = (ROOT / "examples/data/instructions.jsonl").read_bytes()
     card = b"---\nlicense: cc0-1.0\nlanguage: en\n---\n"
     hub.store.put("me/rows", {"train.jsonl": data, "README.md": card})
-    command = [sys.executable, str(SCRIPT), "me/rows", "--to", "me/best", "--top-k", "10", "--workers", "1"]
-    done = subprocess.run(
-        [*command, "--limit", "40"],
-        cwd=tmp_path,
-        env=environment(hub, tmp_path / "home"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "10 of 40 rows published" in done.stdout
-    assert '"event": "end"' in done.stderr
+    run(monkeypatch, tmp_path, "me/rows", "--limit", "40")
+    said = capsys.readouterr()
+    assert "10 of 40 rows published" in said.out
+    assert '"event": "end"' in said.err
     selection = load_selection("me/best")
     assert len(selection.kept) == 10
     assert selection.record.source["id"] == "me/rows"
 
 
-def test_script_that_cannot_read_says_so_in_one_line(hub, tmp_path):
-    command = [sys.executable, str(SCRIPT), "me/none", "--to", "me/best", "--top-k", "10", "--workers", "1"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment(hub, tmp_path / "home"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert re.search(r"^score_on_jobs: error: no file or folder me/none", done.stderr, flags=re.MULTILINE)
+def test_script_that_cannot_read_says_so_in_one_line(hub, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^score_on_jobs: error: no file or folder me/none"):
+        run(monkeypatch, tmp_path, "me/none")

@@ -294,9 +294,9 @@ def test_principal_parts_are_the_same_on_any_number_of_threads():
 
 
 @pytest.mark.slow
-def test_distilled_model_points_where_minilm_does(tmp_path, monkeypatch):
-    """The real one: made offline from the packaged MiniLM."""
-    monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path))
+@pytest.mark.xdist_group("static")
+def test_distilled_model_points_where_minilm_does():
+    """The real one: made offline from the packaged MiniLM, once for all tests of its group."""
     embedding._load.cache_clear()
     static_embedder = Embedder(model="static")
     texts = ["Name three fruits.", "Apples, pears and plums.", "How do I boil an egg?", "Put it in hot water."]

@@ -121,6 +121,7 @@ def test_quality_is_the_same_for_every_batch_size(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("static")
 @pytest.mark.parametrize("kind", ["another row's", "looped", "echo", "empty phrase", "wrong language"])
 def test_quality_over_static_vectors_ranks_an_answer_above_its_spoiled_version(kind):
     rows = [(q, text) for q, a in QUESTIONS.items() for text in (a, SPOILED[kind](q, a))]
