@@ -38,12 +38,19 @@ class Letters(Indicator):
 
 @dataclass(frozen=True, kw_only=True)
 class Mortal(Letters):
-    """Kills its process over a text that says so: for good, or the first time only where there is a flag file."""
+    """Kills its process over a text that says so: for good, or the first time only where there is a flag file.
+
+    Not before another file is there, where one is named (or it has been waited for in vain for a minute).
+    """
 
     flag: str | None = None
+    after: str | None = None
 
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Any:
         if any("poison" in text for text in responses) and not (self.flag and Path(self.flag).exists()):
+            waited = time.monotonic()
+            while self.after and not Path(self.after).exists() and time.monotonic() - waited < 60:
+                time.sleep(0.05)
             if self.flag:
                 Path(self.flag).touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -147,9 +147,10 @@ def test_row_that_kills_every_worker_is_named_and_finished_shards_stay(cluster, 
 
     monkeypatch.setattr(ray_engine, "TRIES", 2)
     monkeypatch.setattr(scoring, "SHARD_ROWS", 4)
+    first = tmp_path / "run" / "shard-000000.parquet"
     with pytest.raises(IndicatorError, match=r"2 workers died over row 10 .*; mend or remove it and run the same"):
-        run(Mortal(), rows(12, poison=10), engine=RayEngine(workers=2), folder=tmp_path / "run")
-    assert (tmp_path / "run" / "shard-000000.parquet").is_file()
+        run(Mortal(after=str(first)), rows(12, poison=10), engine=RayEngine(workers=2), folder=tmp_path / "run")
+    assert first.is_file()
 
 
 def test_row_that_breaks_an_indicator_is_named(cluster):

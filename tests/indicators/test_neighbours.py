@@ -123,6 +123,8 @@ def test_knn_distances_agrees_with_scikit_learn(metric, k):
     np.testing.assert_allclose(knn_distances(vectors, k, metric) ** power, found[:, k] ** power, atol=2e-6)
 
 
+# Each process compiles the descent anew, half a minute long: they share one.
+@pytest.mark.xdist_group("descent")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("exact_limit", [10_000, 10])
 def test_knn_distances_does_not_depend_on_row_order(metric, exact_limit):
@@ -149,6 +151,7 @@ def test_knn_distances_of_many_copies_is_zero(exact_limit):
     assert (knn_distances(np.repeat(clustered(5), 300, axis=0), 6, "euclidean", exact_limit) == 0).all()
 
 
+@pytest.mark.xdist_group("descent")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_knn_distances_beyond_the_limit_finds_nearly_all_neighbours(metric):
     vectors = clustered(4000, width=48)
