@@ -12,8 +12,11 @@ workers: mapped files, which the kernel takes back when it needs room, do not co
 import argparse
 import hashlib
 import json
+import math
+import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import common
+
+from im_datasets.shards import SHARD_ROWS
 
 CHUNK = 10_000
 SYLLABLES = re.findall(
@@ -39,6 +44,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--engines", nargs="+", choices=["local", "ray"], default=["local"])
     parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=["cheap"])
+    parser.add_argument("--kill-at", type=float, metavar="SHARE", help="SIGKILL there, then go on in another process")
     parser.add_argument("--words", type=int, default=60, metavar="N", help="median words of a response (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="keep the synthetic datasets here")
@@ -64,7 +70,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
             for engine, workers in product(options.engines, options.workers):
                 asked = {"part": part, "engine": engine, "workers": workers, "data": str(data)}
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                    found = watched({**asked, "folder": folder}, rows)
+                    found = watched({**asked, "folder": folder}, rows, options.kill_at)
                 results.append({"part": part, "rows": rows, "engine": engine, "workers": workers, **found})
                 print(results[-1], file=sys.stderr)
     return results
@@ -117,20 +123,22 @@ def texts(draw: Any, vocabulary: Any, count: int, median: int) -> list[str]:
     return found
 
 
-def watched(asked: dict[str, Any], rows: int) -> dict[str, Any]:
-    """One run in a process of its own: its figures, and the memory of it and its workers."""
+def watched(asked: dict[str, Any], rows: int, kill_at: float | None = None) -> dict[str, Any]:
+    """One run in a process of its own: its figures, and the memory of it and its workers.
+
+    Args:
+        asked: What it shall do.
+        rows: Of its dataset.
+        kill_at: Share of the shards at which it and its workers are killed, to be run again in the same folder.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    command = [sys.executable, __file__, "--side", json.dumps(asked)]
-    peak = loaded = 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
-            held = anonymous_mib(process.pid)
-            peak = max(peak, held)
-            time.sleep(0.2)
-        told = json.loads(process.communicate()[0].splitlines()[-1]) if process.returncode == 0 else {}
-    if not told:
-        raise SystemExit(f"a run ended with {process.returncode}: {asked}")
+    killed, peak = {}, 0.0
+    if kill_at is not None:
+        _, peak, finished = attempt(asked, kill_at * rows / SHARD_ROWS)
+        killed = {"killed_after_s": round(time.perf_counter() - start, 1), "finished_shards": finished}
+    output, highest, _ = attempt(asked)
+    told = json.loads(output.splitlines()[-1])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     loaded = told.pop("loaded_mib")
@@ -139,10 +147,38 @@ def watched(asked: dict[str, Any], rows: int) -> dict[str, Any]:
         "cpu_s": round(cpu, 1),
         "rows_per_s": round(rows / told["scoring_s"], 1),
         "rows_per_cpu_s": round(rows / cpu, 1),
-        "peak_anon_mib": round(peak),
+        "peak_anon_mib": round(max(peak, highest)),
         "libraries_mib": loaded,
+        **killed,
         **told,
     }
+
+
+def attempt(asked: dict[str, Any], kill_after: float = math.inf) -> tuple[str, float, int]:
+    """Run until the end, or until so many shards are finished.
+
+    Returns:
+        Standard output, the peak of memory in MiB and the number of finished shards at the end or the kill.
+    """
+    command = [sys.executable, __file__, "--side", json.dumps(asked)]
+    peak, finished, killed = 0.0, 0, False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None:
+            peak = max(peak, anonymous_mib(process.pid))
+            if not killed and len(shards(asked["folder"])) >= kill_after:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed = True
+            time.sleep(0.2)
+        finished = len(shards(asked["folder"]))
+        output = process.communicate()[0]
+    if process.returncode != (-signal.SIGKILL if killed else 0) or killed != (kill_after < math.inf):
+        raise SystemExit(f"a run ended with {process.returncode}: {asked}")
+    return output, peak, finished
+
+
+def shards(folder: str) -> list[Path]:
+    """The finished shards of a run."""
+    return list(Path(folder).rglob("shard-*.parquet"))
 
 
 def anonymous_mib(pid: int) -> float:
@@ -161,25 +197,24 @@ def anonymous_mib(pid: int) -> float:
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
     """What a measured process does."""
-    import os
-
     import im_datasets.pipeline  # noqa: F401 - what the libraries take by themselves
 
     loaded = round(anonymous_mib(os.getpid()))
     start = time.perf_counter()
-    seconds, scoring, kept = PARTS[asked["part"]](asked)
+    seconds, scoring, kept, resumed = PARTS[asked["part"]](asked)
     shares = {part: spent for part, spent in seconds.items() if spent >= 0.01 * sum(seconds.values())}
     return {
         "scoring_s": scoring,
         "inside_s": round(time.perf_counter() - start, 1),
         "loaded_mib": loaded,
         "kept": kept,
+        "resumed_shards": resumed,
         "parts": shares,
     }
 
 
-Told = tuple[dict[str, float], float, str]
-"""Seconds by part of the run, seconds of scoring, and a digest of the rows that were kept."""
+Told = tuple[dict[str, float], float, str, int]
+"""Seconds by part of the run, seconds of scoring, a digest of the rows that were kept, and shards found finished."""
 
 
 def cheap(asked: dict[str, Any]) -> Told:
@@ -208,7 +243,7 @@ def cheap(asked: dict[str, Any]) -> Told:
     selection.kept.to_parquet(folder / "kept.parquet")
     selection.dropped.to_parquet(folder / "dropped.parquet")
     seconds = {**scored.record.seconds, "select": round(time.perf_counter() - start, 3)}
-    return seconds, scoring, digest(folder / "kept.parquet")
+    return seconds, scoring, digest(folder / "kept.parquet"), scored.record.throughput["resumed_shards"]
 
 
 def embedded(asked: dict[str, Any], model: str = "embedded") -> Told:
@@ -229,7 +264,8 @@ def embedded(asked: dict[str, Any], model: str = "embedded") -> Told:
         engine=choose_engine(asked["engine"], asked["workers"]),
         cache=False,
     )
-    return mined.record.seconds, round(time.perf_counter() - start, 2), digest(out / KEPT)
+    seconds, resumed = mined.record.seconds, mined.record.throughput["resumed_shards"]
+    return seconds, round(time.perf_counter() - start, 2), digest(out / KEPT), resumed
 
 
 def digest(kept: Path) -> str:
