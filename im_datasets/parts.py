@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
 
 from im_datasets.errors import HubError
+from im_datasets.gathering import laid_out
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
 from im_datasets.manifest import Config, Published
 from im_datasets.rule import LOG_LOSS
@@ -130,11 +131,12 @@ def _write_config(parts: Parts, name: str, rows: Dataset, shard_bytes: int) -> N
     shards = max(1, min(len(rows), -(-int(rows._estimate_nbytes()) // shard_bytes)))
     (parts.folder / name).mkdir(parents=True, exist_ok=True)
     paths, size = [], 0
-    for shard in range(shards):
-        path = f"{name}/{SPLIT}-{shard:05d}-of-{shards:05d}.parquet"
-        size += rows.shard(shards, shard, contiguous=True).to_parquet(parts.folder / path)
-        parts.files[path] = Published.of_file(parts.folder / path)
-        paths.append(path)
+    with laid_out(rows, parts.folder) as lying:
+        for shard in range(shards):
+            path = f"{name}/{SPLIT}-{shard:05d}-of-{shards:05d}.parquet"
+            size += lying.shard(shards, shard, contiguous=True).to_parquet(parts.folder / path)
+            parts.files[path] = Published.of_file(parts.folder / path)
+            paths.append(path)
     parts.configs[name] = Config(len(rows), list(rows.column_names), paths)
     split = SplitInfo(SPLIT, num_bytes=size, num_examples=len(rows))
     parts.infos[name] = DatasetInfo(

@@ -21,6 +21,7 @@ from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
 from im_datasets.engines.base import ShardEngine
 from im_datasets.errors import OutputError, SourceError
+from im_datasets.gathering import laid_out
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import ModelIndicator
 from im_datasets.licences import check_language, check_licence
@@ -307,8 +308,9 @@ def write_result(
 ) -> ScoringRecord:
     """Write every part of a result; the record last, with the time and memory of the others in it."""
     clock = perf_counter()
-    selection.kept.to_parquet(folder / KEPT)
-    selection.dropped.to_parquet(folder / DROPPED)
+    for rows, name in ((selection.kept, KEPT), (selection.dropped, DROPPED)):
+        with laid_out(rows, folder) as lying:
+            lying.to_parquet(folder / name)
     written = perf_counter()
     write_report(selection, record, columns, folder / REPORT)
     write_card(selection, record, folder, CardFacts.of(license, language))

@@ -133,7 +133,8 @@ def watched(asked: dict[str, Any], rows: int, kill_at: float | None = None) -> d
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    killed, peak = {}, 0.0
+    killed: dict[str, float] = {}
+    peak = 0.0
     if kill_at is not None:
         _, peak, finished = attempt(asked, kill_at * rows / SHARD_ROWS)
         killed = {"killed_after_s": round(time.perf_counter() - start, 1), "finished_shards": finished}
@@ -145,7 +146,7 @@ def watched(asked: dict[str, Any], rows: int, kill_at: float | None = None) -> d
     return {
         "wall_s": round(time.perf_counter() - start, 1),
         "cpu_s": round(cpu, 1),
-        "rows_per_s": round(rows / told["scoring_s"], 1),
+        "rows_per_s": round(rows / (killed.get("killed_after_s", 0.0) + told["scoring_s"]), 1),
         "rows_per_cpu_s": round(rows / cpu, 1),
         "peak_anon_mib": round(max(peak, highest)),
         "libraries_mib": loaded,
@@ -221,6 +222,7 @@ def cheap(asked: dict[str, Any]) -> Told:
     """Length and MTLD, then the tenth with the highest MTLD; both sides written."""
     from im_datasets import LinearRule, load_source, score, select
     from im_datasets.engines.choice import choose_engine
+    from im_datasets.gathering import laid_out
     from im_datasets.indicators import MTLD, Length
     from im_datasets.rule import Term
 
@@ -240,8 +242,9 @@ def cheap(asked: dict[str, Any]) -> Told:
     scoring = round(time.perf_counter() - start, 2)
     start = time.perf_counter()
     selection = select(scored.dataset, fraction=0.1)
-    selection.kept.to_parquet(folder / "kept.parquet")
-    selection.dropped.to_parquet(folder / "dropped.parquet")
+    for rows, name in ((selection.kept, "kept.parquet"), (selection.dropped, "dropped.parquet")):
+        with laid_out(rows, folder) as lying:
+            lying.to_parquet(folder / name)
     seconds = {**scored.record.seconds, "select": round(time.perf_counter() - start, 3)}
     return seconds, scoring, digest(folder / "kept.parquet"), scored.record.throughput["resumed_shards"]
 
@@ -308,7 +311,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Speed and memory over rows, both axes logarithmic."""
     import matplotlib.pyplot as plt
 
-    figure, (speed, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (speed, memory) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     for kind in sorted({(r["part"], r["engine"], r["workers"]) for r in results}):
         part, engine, workers = kind
         mine = [r for r in results if (r["part"], r["engine"], r["workers"]) == kind]
@@ -320,7 +323,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     memory.set(xlabel="rows", ylabel="peak memory without a file behind it, MiB")
     for axes in (speed, memory):
         axes.grid(True, which="both", alpha=0.3)
-    speed.legend()
+    figure.legend(*speed.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
