@@ -46,7 +46,7 @@ STAGES = [
     {"contamination", "duplicates"},
     {"screening"},
     {"selection"},
-    {"results"},
+    {"results", "gathering"},
     {"scored_files"},
     {"overview"},
     {"figures"},
