@@ -35,7 +35,7 @@ from im_datasets.results import DROPPED, KEPT, RECORD, REPORT, describe_selectio
 from im_datasets.rows import prepare
 from im_datasets.rule import LinearRule
 from im_datasets.scoring import score
-from im_datasets.selection import Selection, check_request, select
+from im_datasets.selection import Selection, check_enough, check_request, select
 from im_datasets.source import Source, load_source
 from im_datasets.store import using_store
 
@@ -156,6 +156,7 @@ def mine(
         clock = perf_counter()
         source = read_source(data, config, split, revision, streaming, limit)
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
+        check_enough(top_k, len(dataset))
         models = models_of(InstructMining(chosen, indicators=indicators).indicators)
         asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models, wish, license, language]
         request = sha256(json.dumps([__version__, *asked], sort_keys=True).encode()).hexdigest()

@@ -180,6 +180,18 @@ def check_request(
             raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
 
 
+def check_enough(top_k: int | None, rows: int) -> None:
+    """Check that there are as many rows as are asked for, whatever they will score.
+
+    Raises:
+        SelectionError: There are fewer.
+    """
+    if top_k is not None and top_k > rows:
+        raise SelectionError(
+            f"top_k={top_k}, but the dataset has {rows} rows; ask for {rows} or fewer, or for a fraction"
+        )
+
+
 def _check_dataset(ds: Any) -> None:
     if isinstance(ds, IterableDataset):
         raise SelectionError(

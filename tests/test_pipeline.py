@@ -131,8 +131,8 @@ def test_mine_interrupted_leaves_what_was_scored_and_nothing_else(data, tmp_path
 
 
 def test_mine_refuses_unfinished_work_of_another_request(data, tmp_path):
-    with pytest.raises(SelectionError, match="top_k=99"):
-        mine(data, tmp_path / "out", top_k=99, progress=False)
+    with pytest.raises(SelectionError, match=r"top_k=8, but only 7 of 8 rows could be scored"):
+        mine(data, tmp_path / "out", top_k=8, progress=False)
     (tmp_path / "other.jsonl").write_text(data.read_text() + data.read_text())
     with pytest.raises(OutputError, match=r"another request \(differing in: source, layout\).*--no-resume"):
         mine(tmp_path / "other.jsonl", tmp_path / "out", top_k=4, progress=False)
@@ -142,6 +142,8 @@ def test_mine_refuses_unfinished_work_of_another_request(data, tmp_path):
 
 def test_mine_checks_the_request_before_it_computes(data, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored"))
+    with pytest.raises(SelectionError, match=r"top_k=9, but the dataset has 8 rows; ask for 8 or fewer"):
+        mine(data, tmp_path / "out", top_k=9, progress=False)
     with pytest.raises(SelectionError, match="top_k"):
         mine(data, tmp_path / "out", progress=False)
     with pytest.raises(RuleError, match="no rule 'v9'"):
