@@ -103,12 +103,14 @@ class Tokens(NamedTuple):
         start: Where the second part begins: the second text of a pair, or the tokens that are scored.
         group: Only sequences of one group meet in a batch.
         truncated: Whether the item was longer than the model reads.
+        unfinished: Whether its second part lost its end.
     """
 
     ids: Sequence[int]
     start: int = 0
     group: int = 0
     truncated: bool = False
+    unfinished: bool = False
 
 
 def padded_length(tokens: int, longest: int | None = None) -> int:

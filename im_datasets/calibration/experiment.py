@@ -18,7 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from im_datasets.calibration.evaluation import Evaluation, evaluate_losses
-from im_datasets.calibration.finetuning import Training, base_checkpoint, finetune, save_model
+from im_datasets.calibration.finetuning import VERSION, Training, base_checkpoint, finetune, save_model
 from im_datasets.calibration.pool import Pool, Rows
 from im_datasets.calibration.runs import Run, append_run, read_runs
 from im_datasets.checkpoints import Checkpoint
@@ -112,6 +112,7 @@ class Experiment:
             self.pool.digest(job.rows),
             job.seed,
             self.base.weights(),
+            VERSION,
             self.training.to_dict(),
             [[evaluation.name, evaluation.digest] for evaluation in self.evaluations],
         ]

@@ -21,6 +21,9 @@ from im_datasets.models import choose_device, quiet_loading
 WARM_UP = 0.03
 """Share of the steps in which the learning rate rises."""
 
+VERSION = "2"
+"""Of what a training makes of its rows and settings; part of a run's id, and rises whenever numbers change."""
+
 IGNORED = -100
 """The label of a token that the loss does not count."""
 
@@ -145,8 +148,8 @@ def training_rows(loaded: Loaded, pairs: Pairs, training: Training) -> list[dict
         if len(tokens.ids) <= tokens.start:
             continue
         ids = list(tokens.ids)
-        # A response that was cut does not end there.
-        if isinstance(end, int) and not tokens.truncated:
+        # A response that was cut does not end there; one whose instruction was cut does.
+        if isinstance(end, int) and not tokens.unfinished:
             ids.append(end)
         labels = [IGNORED] * tokens.start + ids[tokens.start :]
         features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})

@@ -249,7 +249,8 @@ def response_tokens(
         max_tokens: Tokens kept of context and response together; None is the model's own limit.
 
     Returns:
-        One per item, in order; a response of no tokens where the chat template refuses the turns.
+        One per item, in order, ``unfinished`` where the response was cut; a response of no tokens where the chat
+        template refuses the turns.
 
     Raises:
         ModelError: The model lacks a start token or the chat template.
@@ -307,11 +308,12 @@ class _Reader:
         scored = response[:most]
         room = self.limit - len(scored)
         kept = context if len(context) <= room else [self.start, *context[len(context) - room + 1 :]]
-        truncated = len(kept) + len(scored) < len(context) + len(response)
+        unfinished = len(scored) < len(response)
+        truncated = unfinished or len(kept) < len(context)
         skip = len(self.prefix)
         if skip and len(kept) > skip and tuple(kept[:skip]) == self.prefix:
-            return Tokens([*kept[skip:], *scored], len(kept) - skip, 1, truncated)
-        return Tokens([*kept, *scored], len(kept), 0, truncated)
+            return Tokens([*kept[skip:], *scored], len(kept) - skip, 1, truncated, unfinished)
+        return Tokens([*kept, *scored], len(kept), 0, truncated, unfinished)
 
     def _started(self, ids: list[int]) -> list[int]:
         return ids if ids[:1] == [self.start] else [self.start, *ids]

@@ -123,6 +123,13 @@ def test_identify_tells_all_apart_that_numbers_depend_on(experiment, pool, base_
     assert len(ids) == 6
 
 
+def test_identify_tells_versions_of_the_training_apart(experiment, monkeypatch):
+    job = Job("compare", "some", np.arange(8))
+    before = experiment.identify(job)
+    monkeypatch.setattr("im_datasets.calibration.experiment.VERSION", "next")
+    assert experiment.identify(job) != before
+
+
 def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment):
     kept = Experiment.of(pool, experiment.evaluations, base_model, experiment.training, folder, keep_models=True)
     (run,) = kept.run([Job("compare", "some", np.arange(4))])

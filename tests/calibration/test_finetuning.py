@@ -45,6 +45,25 @@ def test_training_rows_of_a_cut_response_have_no_end(base):
     assert loaded.tokenizer.eos_token_id not in row["labels"]
 
 
+def test_training_rows_of_a_cut_instruction_keep_the_end(base):
+    loaded = base.load()
+    settings = Training(max_tokens=32, template="plain")
+    (row,) = training_rows(loaded, Pairs.of(["on and on " * 40], ["it"]), settings)
+    answer = [*loaded.tokenizer("it")["input_ids"], loaded.tokenizer.eos_token_id]
+    assert len(row["input_ids"]) == 32
+    assert [label for label in row["labels"] if label != IGNORED] == answer
+
+
+def test_training_rows_end_only_where_the_whole_response_is_read(base):
+    loaded = base.load()
+    # 31 tokens are read: of the response up to 31 - 31 // 4 = 24, whatever the instruction.
+    token = loaded.tokenizer("a")["input_ids"]
+    assert loaded.tokenizer("a" * 24)["input_ids"] == token * 24
+    pairs = Pairs.of(["on and on " * 40, "on and on " * 40, "Say."], ["a" * 24, "a" * 25, "a" * 25])
+    rows = training_rows(loaded, pairs, Training(max_tokens=32, template="plain"))
+    assert [row["labels"][-1] == loaded.tokenizer.eos_token_id for row in rows] == [True, False, False]
+
+
 def test_finetune_one_step_equals_a_plain_loop(base):
     model = base.load_anew().model.train()
     rows = training_rows(base.load(), PAIRS, SETTINGS)
