@@ -175,14 +175,15 @@ def search_objective(
         sizes: Where to look.
         folder: Where the table of runs is.
         name: What the objective is called in the table, where its values are found again; None is the function's
-            own name. A changed objective wants another name or another folder.
+            own name with its module, ``module:function``. A changed objective wants another name or another folder.
 
     Raises:
         CalibrationError: The bounds do not fit the candidates, the objective has no name, or gives no finite number.
         MissingExtraError: FLAML is not installed.
         RuleError: The pool lacks a column of the rule.
     """
-    label = name or getattr(objective, "__qualname__", "")
+    own = getattr(objective, "__qualname__", "")
+    label = name or (own and f"{objective.__module__}:{own}")
     if not label or "<lambda>" in label:
         raise CalibrationError(f"{objective!r} has no name to keep its values under; pass name=")
     measure = _own(objective, label, pool, Path(folder) / TABLE)

@@ -98,6 +98,21 @@ def test_search_objective_without_a_name_is_an_error(pool, folder):
         search_objective(lambda rows, seed: 0.0, pool, RULE, Sizes(low=5, high=90), folder=folder)
 
 
+def test_search_objective_of_another_module_is_another_one(pool, folder):
+    def named(value, module):
+        def objective(rows, seed):
+            return value
+
+        objective.__module__, objective.__qualname__ = module, "loss"
+        return objective
+
+    sizes = Sizes(low=5, high=90, trials=2, points=2)
+    first = search_objective(named(1.0, "mine"), pool, RULE, sizes, folder=folder)
+    second = search_objective(named(2.0, "theirs"), pool, RULE, sizes, folder=folder)
+    assert (first.best.loss, second.best.loss) == (1.0, 2.0)
+    assert first.facts["objective"] == "mine:loss"
+
+
 def test_sizes_refuse_numbers_out_of_range():
     with pytest.raises(CalibrationError, match="trials=0"):
         Sizes(trials=0)
