@@ -135,10 +135,10 @@ def read_runs(path: str | Path) -> Runs:
             different runs.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        # In bytes: a killed writer may leave half a character.
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
         raise CalibrationError(f"cannot read {path} as a table of runs: {error}") from error
-    lines = text.split("\n")
     torn = lines.pop()
     notes = []
     if torn.strip():
@@ -166,9 +166,9 @@ def _add(runs: dict[str, tuple[int, Run]], number: int, run: Run, path: str | Pa
     )
 
 
-def _parse(path: str | Path, number: int, line: str) -> Run:
+def _parse(path: str | Path, number: int, line: bytes) -> Run:
     try:
-        data = json.loads(line)
+        data = json.loads(line.decode("utf-8"))
     except ValueError as error:
         raise CalibrationError(f"{path}, line {number}: not JSON ({error}); remove or repair this line") from error
     if not isinstance(data, dict):
@@ -192,9 +192,9 @@ def _mend(table: Any) -> None:
         table.write(b"\n")
 
 
-def _is_json(text: str | bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(line.decode("utf-8")), dict)
     except ValueError:
         return False
 

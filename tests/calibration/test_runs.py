@@ -79,6 +79,17 @@ def test_read_runs_leaves_out_a_torn_last_line_and_says_so(tmp_path, kept):
     assert runs.notes == ("line 2 was not finished when its writer stopped, and is left out",)
 
 
+def test_a_last_line_torn_inside_a_character_is_left_out_and_replaced(tmp_path):
+    path = table(tmp_path, PLAIN)
+    torn = make("b", subset="é").to_json().encode()
+    path.write_bytes(path.read_bytes() + torn[: torn.index("é".encode()) + 1])
+    runs = read_runs(path)
+    assert [run.run for run in runs.runs] == ["a"]
+    assert runs.notes == ("line 2 was not finished when its writer stopped, and is left out",)
+    append_run(path, make("c"))
+    assert [run.run for run in read_runs(path).runs] == ["a", "c"]
+
+
 def test_append_run_after_a_torn_line_takes_its_place(tmp_path):
     path = table(tmp_path, PLAIN)
     path.write_bytes(path.read_bytes() + b'{"run": "b", "mea')
@@ -148,6 +159,6 @@ def test_read_runs_names_line_field_and_fix(tmp_path, line, message):
 def test_read_runs_without_a_file_or_with_other_bytes(tmp_path):
     with pytest.raises(CalibrationError, match=r"cannot read .*nothing.jsonl as a table of runs"):
         read_runs(tmp_path / "nothing.jsonl")
-    (tmp_path / "odd.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(CalibrationError, match=r"cannot read .*odd.jsonl"):
+    (tmp_path / "odd.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(CalibrationError, match=r"odd.jsonl, line 1: not JSON"):
         read_runs(tmp_path / "odd.jsonl")
