@@ -148,7 +148,7 @@ class Comparison:
         """Write ``comparison.json``, ``comparison.md`` and the figure ``comparison.png`` and ``.svg``."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_without_nan(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(without_nan(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
         (target / "comparison.json").write_text(text + "\n", encoding="utf-8")
         notes = "".join(f"- {note}\n" for note in self.notes)
         (target / "comparison.md").write_text(f"{self.table()}\n{notes}", encoding="utf-8")
@@ -408,9 +408,10 @@ def _line(each: Difference) -> str:
     )
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain data for JSON: what is not finite becomes None, keys become texts."""
     if isinstance(value, Mapping):
-        return {str(key): _without_nan(each) for key, each in value.items()}
+        return {str(key): without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

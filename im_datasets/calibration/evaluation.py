@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,8 @@ class Losses:
     @property
     def mean(self) -> float:
         """Nats per response token; NaN when any example gave no finite number, or there are no tokens."""
-        tokens = int(self.tokens.sum())
-        return float(self.sums.sum() / tokens) if tokens else float("nan")
+        tokens, nats = int(self.tokens.sum()), float(self.sums.sum())
+        return nats / tokens if tokens and isfinite(nats) else float("nan")
 
 
 def load_evaluation(data: str, *, limit: int | None = None, columns: Columns | None = None) -> Evaluation:

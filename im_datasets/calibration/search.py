@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib import import_module
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from im_datasets.calibration.comparison import RANDOM, SELECTED, random_rows
+from im_datasets.calibration.comparison import RANDOM, SELECTED, random_rows, without_nan
 from im_datasets.calibration.curves import curve_figure, save_figure
 from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
 from im_datasets.calibration.pool import Pool, Rows
@@ -91,7 +91,7 @@ class Point:
 
     Attributes:
         rows: The size.
-        loss: Mean over seeds of the loss that is searched for.
+        loss: Mean over seeds of the loss that is searched for; NaN where one of them has no finite loss.
         per_seed: Each seed's.
         losses: Evaluation set → mean over seeds, of all sets.
         trial: BlendSearch's number of it, from 0; None where only the curve asked for it.
@@ -109,7 +109,7 @@ class SizeSearch:
     """What came of a search.
 
     Attributes:
-        best: The selected point of the lowest loss; of equal ones the smallest.
+        best: The selected point of the lowest finite loss; of equal ones the smallest.
         selected: Every size that was tried with selected rows: trials in their order, then the curve's.
         random: The curve's sizes with random rows.
         target: The loss that was searched for.
@@ -127,16 +127,18 @@ class SizeSearch:
     facts: Mapping[str, Any]
 
     def save(self, folder: str | Path) -> None:
-        """Write ``size_search.json`` and the figure ``size_search.png`` and ``.svg``."""
+        """Write ``size_search.json``, NaN as null, and the figure ``size_search.png`` and ``.svg``."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
         (target / "size_search.json").write_text(text + "\n", encoding="utf-8")
         save_figure(curve_figure(self.selected, self.random, self.best.rows), target / "size_search")
 
 
 def search_size(experiment: Experiment, rule: LinearRule, sizes: Sizes, *, target: str | None = None) -> SizeSearch:
     """Search the number of selected rows with the lowest loss after finetuning on them.
+
+    A size at which a training diverges is noted and passed over.
 
     Args:
         experiment: Candidates, base model, training and evaluation sets; its table keeps every trial.
@@ -145,8 +147,8 @@ def search_size(experiment: Experiment, rule: LinearRule, sizes: Sizes, *, targe
         target: The evaluation set whose loss is searched for; None is the first.
 
     Raises:
-        CalibrationError: The bounds do not fit the candidates, the evaluation set is unknown, or a trial has no
-            finite loss.
+        CalibrationError: The bounds do not fit the candidates, the evaluation set is unknown, or no size of the
+            curve has a finite loss.
         MissingExtraError: FLAML is not installed.
         RuleError: The pool lacks a column of the rule.
     """
@@ -169,7 +171,8 @@ def search_objective(
     """Search the number of selected rows by an objective of the user's own.
 
     Args:
-        objective: Called with the rows and the seed, once for each: what it gave is kept in the table.
+        objective: Called with the rows and the seed, once for each: what it gave is kept in the table. A size at
+            which it gives no finite number is noted and passed over.
         pool: The candidates.
         rule: Whose lowest predictions come first.
         sizes: Where to look.
@@ -178,7 +181,8 @@ def search_objective(
             own name with its module, ``module:function``. A changed objective wants another name or another folder.
 
     Raises:
-        CalibrationError: The bounds do not fit the candidates, the objective has no name, or gives no finite number.
+        CalibrationError: The bounds do not fit the candidates, the objective has no name, or gives no finite number
+            at any size of the curve.
         MissingExtraError: FLAML is not installed.
         RuleError: The pool lacks a column of the rule.
     """
@@ -206,16 +210,22 @@ def _search(
 
     # All at once, so that several processes have runs to share.
     measure([job for size in curve for arm in (SELECTED, RANDOM) for job in jobs(arm, size)])
+    if not any(isfinite(point(SELECTED, size).loss) for size in curve):
+        raise CalibrationError(
+            f"no finite {target} loss at any of {', '.join(map(str, curve))} selected rows; a lower learning rate may "
+            "help (pass a mended objective under another name: its values are kept)"
+        )
     trials = list(blend_search(lambda size: point(SELECTED, size).loss, low, high, sizes))
     selected = [point(SELECTED, size, trial) for trial, size in enumerate(trials)]
     selected += [point(SELECTED, size) for size in curve if size not in trials]
+    random = [point(RANDOM, size) for size in curve]
     return SizeSearch(
-        best=min(selected, key=lambda each: (each.loss, each.rows)),
+        best=min((p for p in selected if isfinite(p.loss)), key=lambda each: (each.loss, each.rows)),
         selected=tuple(selected),
-        random=tuple(point(RANDOM, size) for size in curve),
+        random=tuple(random),
         target=target,
         rule=rule.name,
-        notes=_notes(sizes),
+        notes=_notes(sizes, selected, random),
         facts={
             **facts,
             "rule": rule.to_dict(),
@@ -230,13 +240,13 @@ def blend_search(loss_of: Callable[[int], float], low: int, high: int, sizes: Si
     """The sizes that BlendSearch tries, each once, as it tries them.
 
     Args:
-        loss_of: The loss at a size; may answer from what it knows.
+        loss_of: The loss at a size; may answer from what it knows. One that is not finite is told to BlendSearch
+            as a failed trial.
         low: The smallest size, where the search starts.
         high: The largest.
         sizes: Number of trials and the seed.
 
     Raises:
-        CalibrationError: A loss is not finite.
         MissingExtraError: FLAML is not installed.
     """
     with _flaml() as (blend, tune):
@@ -259,9 +269,8 @@ def blend_search(loss_of: Callable[[int], float], low: int, high: int, sizes: Si
                 continue
             size = min(high, int(config["rows"]))
             loss = loss_of(size)
-            if not isfinite(loss):
-                raise CalibrationError(f"the loss at {size} rows is {loss}; a lower learning rate may help")
-            search.on_trial_complete(f"trial-{attempt}", {"loss": loss, "cost": size, "config": config})
+            found = {"loss": loss, "cost": size, "config": config} if isfinite(loss) else None
+            search.on_trial_complete(f"trial-{attempt}", found, error=found is None)
             if size not in tried:
                 tried.append(size)
                 yield size
@@ -292,7 +301,8 @@ def _own(objective: Objective, label: str, pool: Pool, table: Path) -> Measure:
         value = float(objective(rows_of(pool, job.rows), job.seed))
         subset = {"label": job.label, **job.subset}
         means, details = pool.means(job.rows), {"objective": label}
-        return Run(name, means, {OWN: value}, "search", subset, job.seed, len(job.rows), details=details)
+        losses = {OWN: value if isfinite(value) else nan}
+        return Run(name, means, losses, "search", subset, job.seed, len(job.rows), details=details)
 
     def identify(job: Job) -> str:
         digest = sha256(f"{label} {pool.digest(job.rows)}".encode()).hexdigest()[:12]
@@ -318,8 +328,11 @@ def _point(runs: Sequence[Run], target: str, trial: int | None = None) -> Point:
     return Point(int(runs[0].rows or 0), losses[target], per_seed, losses, trial)
 
 
-def _notes(sizes: Sizes) -> tuple[str, ...]:
+def _notes(sizes: Sizes, selected: Sequence[Point], random: Sequence[Point]) -> tuple[str, ...]:
     notes = ["The best of many trials looks better than it is; its loss on an evaluation set not searched for is fair."]
     if len(sizes.seeds) < 3:
         notes.append("Few seeds for each size: a rise or fall no larger than the spread between sizes may be noise.")
+    for arm, points in ((SELECTED, selected), (RANDOM, random)):
+        if lost := sorted(each.rows for each in points if not isfinite(each.loss)):
+            notes.append(f"At {', '.join(map(str, lost))} {arm} rows there is no finite loss: passed over.")
     return tuple(notes)

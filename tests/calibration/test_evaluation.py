@@ -67,6 +67,7 @@ def test_examples_that_the_template_refuses_count_for_nothing(tmp_path):
 def test_mean_of_losses_weighs_tokens_and_is_nan_where_one_is():
     assert Losses(np.array([2.0, 9.0]), np.array([1, 9])).mean == pytest.approx(1.1)
     assert math.isnan(Losses(np.array([2.0, np.nan]), np.array([1, 9])).mean)
+    assert math.isnan(Losses(np.array([2.0, np.inf]), np.array([1, 9])).mean)
     assert math.isnan(Losses(np.array([0.0]), np.array([0])).mean)
 
 

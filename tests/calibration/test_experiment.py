@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from im_datasets.calibration import experiment as module
-from im_datasets.calibration.evaluation import Evaluation
+from im_datasets.calibration.evaluation import Evaluation, Losses
 from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
 from im_datasets.calibration.finetuning import Training
 from im_datasets.calibration.runs import Run, read_runs
@@ -126,8 +126,18 @@ def test_identify_tells_all_apart_that_numbers_depend_on(experiment, pool, base_
 def test_identify_tells_versions_of_the_training_apart(experiment, monkeypatch):
     job = Job("compare", "some", np.arange(8))
     before = experiment.identify(job)
-    monkeypatch.setattr("im_datasets.calibration.experiment.VERSION", "next")
+    monkeypatch.setattr(module, "VERSION", "next")
     assert experiment.identify(job) != before
+
+
+def test_experiment_records_a_diverged_training_as_not_measured(pool, base_model, folder, experiment, monkeypatch):
+    diverged = Losses(np.array([np.inf, 1.0]), np.array([3, 3]))
+    monkeypatch.setattr(module, "evaluate_losses", lambda *args, **settings: diverged)
+    fresh = Experiment.of(pool, experiment.evaluations, base_model, experiment.training, folder, progress=False)
+    fresh.run([Job("compare", "some", np.arange(4))])
+    (run,) = read_runs(folder / TABLE).runs
+    assert np.isnan(list(run.losses.values())).all()
+    assert run.details["examples"]["held"]["nats"] == [None, 1.0]
 
 
 def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment):

@@ -29,9 +29,19 @@ def test_blend_search_repeats_itself():
     assert list(blend_search(valley, 512, 10_000, sizes)) == list(blend_search(valley, 512, 10_000, sizes))
 
 
-def test_blend_search_stops_at_a_loss_that_is_none():
-    with pytest.raises(CalibrationError, match="the loss at 512 rows is nan; a lower learning rate may help"):
-        list(blend_search(lambda rows: math.nan, 512, 10_000, Sizes()))
+@pytest.mark.parametrize("none", [math.nan, math.inf])
+def test_blend_search_goes_on_past_losses_that_are_none(none):
+    asked = []
+
+    def loss(rows):
+        asked.append(rows)
+        return none if rows < 600 or rows > 4000 else valley(rows)
+
+    tried = list(blend_search(loss, 512, 10_000, Sizes(trials=16)))
+    assert len(tried) == 16
+    assert tried[0] == 512
+    assert abs(math.log(min((size for size in tried if 600 <= size <= 4000), key=valley) / 2500)) < 0.25
+    assert set(asked) == set(tried)
 
 
 class Counting:
@@ -73,6 +83,34 @@ def test_search_objective_ends_with_the_curve(pool, folder):
     assert len(saved["selected"]) == len(found.selected)
     assert (folder / "size_search.png").is_file()
     assert (folder / "size_search.svg").is_file()
+
+
+@pytest.mark.parametrize("none", [math.nan, math.inf])
+def test_search_objective_passes_over_sizes_without_a_finite_loss(pool, folder, none):
+    def loss(rows, seed):
+        if len(rows) < 10 or (len(rows) > 50 and seed == 1):
+            return none
+        return Counting()(rows, seed)
+
+    sizes = Sizes(low=5, high=90, trials=6, points=4, seeds=(0, 1))
+    found = search_objective(loss, pool, RULE, sizes, folder=folder, name="c")
+    there = [point for point in found.selected if 10 <= point.rows <= 50]
+    assert found.best == min(there, key=lambda point: point.loss)
+    assert all(math.isnan(point.loss) for point in found.selected if point not in there)
+    lost = ", ".join(str(rows) for rows in sorted(point.rows for point in found.selected if point not in there))
+    assert f"At {lost} selected rows there is no finite loss: passed over." in found.notes
+    assert "At 5, 90 random rows there is no finite loss: passed over." in found.notes
+    found.save(folder)
+    saved = json.loads((folder / "size_search.json").read_text())
+    assert saved["selected"][0] | {"losses": {}} == {
+        "rows": 5, "loss": None, "per_seed": [None, None], "losses": {}, "trial": 0
+    }  # fmt: skip
+
+
+def test_search_objective_without_any_finite_loss_is_an_error(pool, folder):
+    sizes = Sizes(low=5, high=90, trials=6, points=4)
+    with pytest.raises(CalibrationError, match="no finite objective loss at any of 5, 13, 34, 90 selected rows"):
+        search_objective(lambda rows, seed: math.nan, pool, RULE, sizes, folder=folder, name="c")
 
 
 def test_search_takes_the_first_rows_by_the_rule(pool):
