@@ -57,7 +57,7 @@ class Experiment:
         pool: The candidates.
         evaluations: What is measured.
         base: The base model.
-        training: How it is finetuned.
+        training: How it is finetuned, ``bf16`` as it comes to on the base model's device.
         folder: Where the table of runs is, and what else an experiment leaves.
         keep_models: Whether each finetuned model is written to ``models/`` in the folder.
         progress: Whether a progress bar is shown.
@@ -91,6 +91,7 @@ class Experiment:
         """
         clean = pool.without([text for evaluation in evaluations for text in evaluation.pairs.instructions])
         base = base_checkpoint(base_model, training, revision=revision).resolve()
+        training = training.on(str(base.device))
         return cls(clean, tuple(evaluations), base, training, Path(folder), keep_models, progress)
 
     def run(self, jobs: Sequence[Job]) -> list[Run]:

@@ -7,7 +7,7 @@ The loss counts the response's tokens only, and the end token after them. Tokens
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -86,8 +86,17 @@ class Training:
         if self.method not in {"full", "lora"}:
             raise CalibrationError(f"method {self.method!r} is unknown; 'full' or 'lora'")
 
+    def on(self, device: str) -> "Training":
+        """The same with ``bf16`` as it comes to on a device: True or False, never None."""
+        if self.bf16 is not None:
+            return self
+        import torch
+
+        mixes = device.startswith("cuda") and self.dtype == "float32" and torch.cuda.is_bf16_supported()
+        return replace(self, bf16=mixes)
+
     def to_dict(self) -> dict[str, Any]:
-        """The settings that the numbers depend on, as plain data; the device is not one of them."""
+        """The settings that the numbers depend on, as plain data; the device is one only through ``on``."""
         return {name: value for name, value in asdict(self).items() if name != "device"}
 
 
@@ -180,7 +189,7 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=max(1, training.batch_size // micro),
             max_grad_norm=1.0,
-            bf16=_mixes_precision(training, kind),
+            bf16=bool(training.on(loaded.device).bf16),
             use_cpu=kind == "cpu",
             seed=seed,
             data_seed=seed,
@@ -200,14 +209,6 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.accelerator.free_memory()
-
-
-def _mixes_precision(training: Training, kind: str) -> bool:
-    if training.bf16 is not None:
-        return training.bf16
-    import torch
-
-    return kind == "cuda" and training.dtype == "float32" and torch.cuda.is_bf16_supported()
 
 
 def _with_lora(model: Any, training: Training) -> Any:

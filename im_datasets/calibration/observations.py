@@ -29,8 +29,8 @@ class Observations:
         means: Mean indicators, shape (n, p); finite, no column constant, none a combination of others.
         losses: Mean loss on the evaluation set, nats per response token, shape (n,); above 0.
         evaluation: Name of the evaluation set.
-        base_model: What was finetuned, as the runs state it; empty where they do not.
-        training: Settings that all runs share.
+        base_model: What was finetuned, as the runs state it, without its device; empty where they do not.
+        training: Settings that all runs share, the device among them where it is stated.
         varied: Training settings in which the runs differ, the seed left out.
         indicators: Indicator class → settings, as the runs state them.
         rows: Rows trained on, of the runs that state it.
@@ -95,10 +95,10 @@ def observe(
         means=means,
         losses=_losses(known, name),
         evaluation=name,
-        base_model=_the_same(known, "base_model"),
+        base_model=_the_same("base_model", [_without(run.base_model, "device") for run in known]),
         training=shared,
         varied=varied,
-        indicators=_the_same(known, "indicators"),
+        indicators=_the_same("indicators", [run.indicators for run in known]),
         rows=tuple(run.rows for run in known if run.rows is not None),
     )
 
@@ -178,11 +178,11 @@ def _collinear(names: Sequence[str]) -> None:
     )
 
 
-def _the_same(runs: Sequence[Run], name: str) -> Mapping[str, Any]:
+def _the_same(name: str, values: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """A field that has to be the same in all runs that state it."""
     stated: list[Mapping[str, Any]] = []
-    for run in runs:
-        if (value := getattr(run, name)) and value not in stated:
+    for value in values:
+        if value and value not in stated:
             stated.append(value)
     if len(stated) > 1:
         raise CalibrationError(
@@ -192,9 +192,15 @@ def _the_same(runs: Sequence[Run], name: str) -> Mapping[str, Any]:
     return stated[0] if stated else {}
 
 
+def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
 def _training(runs: Sequence[Run]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    names = dict.fromkeys(name for run in runs for name in run.training if name != "seed")
-    values = {name: [run.training.get(name) for run in runs] for name in names}
+    device = ({name: value for name, value in run.base_model.items() if name == "device"} for run in runs)
+    settings = [{**run.training, **where} for run, where in zip(runs, device, strict=True)]
+    names = dict.fromkeys(name for each in settings for name in each if name != "seed")
+    values = {name: [each.get(name) for each in settings] for name in names}
     shared = {name: v[0] for name, v in values.items() if all(value == v[0] for value in v)}
     return shared, tuple(name for name in names if name not in shared)
 

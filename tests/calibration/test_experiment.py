@@ -7,8 +7,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from im_datasets import checkpoints
 from im_datasets.calibration import experiment as module
+from im_datasets.calibration import finetuning
 from im_datasets.calibration.evaluation import Evaluation, Losses
 from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
 from im_datasets.calibration.finetuning import Training
@@ -95,6 +98,7 @@ def test_experiment_run_fills_the_table(experiment, folder, monkeypatch):
     assert trained.means == experiment.pool.means(np.arange(8))
     assert (trained.rows, trained.seed, trained.subset["sources"]) == (8, 0, {"fruits": 8, "beasts": 0})
     assert base.means == {}
+    assert trained.training["bf16"] is False
     assert [run.run for run in read_runs(folder / TABLE).runs] == [trained.run, base.run]
     monkeypatch.setattr(module, "finetune", lambda *args, **settings: pytest.fail("trained again"))
     assert [run.losses for run in experiment.run(jobs)] == [trained.losses, base.losses]
@@ -138,6 +142,23 @@ def test_experiment_records_a_diverged_training_as_not_measured(pool, base_model
     (run,) = read_runs(folder / TABLE).runs
     assert np.isnan(list(run.losses.values())).all()
     assert run.details["examples"]["held"]["nats"] == [None, 1.0]
+
+
+def test_identify_tells_bfloat16_from_float32_and_no_device_from_another(pool, base_model, folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "choose_device", lambda device: device)
+    monkeypatch.setattr(finetuning, "choose_device", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+    def on(device, bf16=None):
+        training = Training(template="plain", device=device, bf16=bf16)
+        return Experiment.of(pool, [], base_model, training, folder)
+
+    job = Job("compare", "some", np.arange(8))
+    cpu, card = on("cpu"), on("cuda")
+    assert (cpu.training.bf16, card.training.bf16) == (False, True)
+    assert cpu.identify(job) != card.identify(job)
+    assert cpu.identify(job) == on("cuda", bf16=False).identify(job)
+    assert card.identify(job) == on("cuda:1").identify(job) == on("cpu", bf16=True).identify(job)
 
 
 def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment):

@@ -102,6 +102,22 @@ def test_finetune_leaves_the_base_and_no_files(base, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("device", "bf16", "dtype", "found"),
+    [
+        ("cpu", None, "float32", False),
+        ("cuda:1", None, "float32", True),
+        ("cuda", None, "bfloat16", False),
+        ("cuda", False, "float32", False),
+        ("cpu", True, "float32", True),
+    ],
+)
+def test_training_on_a_device_says_whether_it_computes_in_bfloat16(device, bf16, dtype, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    training = Training(bf16=bf16, dtype=dtype).on(device)
+    assert training.to_dict()["bf16"] is found
+
+
 def test_finetune_by_lora_changes_weights_by_a_low_rank(base):
     settings = Training(epochs=1, learning_rate=1e-2, batch_size=4, method="lora", lora_rank=2, template="plain")
     before, after = weights(base.load_anew()), weights(finetune(base, PAIRS, settings))

@@ -39,6 +39,14 @@ def test_observe_tells_training_settings_that_differ_from_shared_ones():
     assert (dict(seen.training), seen.varied) == ({"epochs": 3}, ("lr",))
 
 
+def test_observe_takes_runs_of_several_devices_and_says_so():
+    runs = [replace(run, base_model={**run.base_model, "device": "cpu"}) for run in make_runs(8)]
+    assert observe(runs).training == {"epochs": 3, "device": "cpu"}
+    seen = observe(changed(runs, 2, base_model={**runs[2].base_model, "device": "cuda"}))
+    assert seen.base_model == {"id": "tiny", "revision": "0" * 8}
+    assert (seen.training, seen.varied) == ({"epochs": 3}, ("device",))
+
+
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
