@@ -509,19 +509,20 @@ def _indicators(
 ) -> "list[Indicator]":
     """The indicators whose models were named, and the rule's own where a device or dtype was."""
     from im_datasets import indicators
+    from im_datasets.mining import settings_of
     from im_datasets.rule import LinearRule
 
-    assumed = LinearRule.load(rule).indicators
+    known = LinearRule.load(rule)
     run = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
     if run:
         _check_run(device, dtype)
-    wanted = [name for name, model in models.items() if model or (run and name in assumed)]
+    wanted = [name for name, model in models.items() if model or (run and name in known.indicators)]
     if run and not wanted:
         return _on_device(rule, device, dtype, embedder)
     given = {name: {"model": models[name]} if models[name] else {} for name in wanted}
     # UniEval stays in float32: v3 subtracts two of its nearly equal scores.
     how = {name: {key: value for key, value in run.items() if (name, key) != ("UniEval", "dtype")} for name in wanted}
-    made = [getattr(indicators, name)(**{**assumed.get(name, {}), **given[name], **how[name]}) for name in wanted]
+    made = [getattr(indicators, name)(**settings_of(known, name, **given[name], **how[name])) for name in wanted]
     return made + _embedding(rule, embedder) if embedder else made
 
 

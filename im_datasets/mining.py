@@ -3,7 +3,7 @@
 Leaves datasets, progress and records to ``scoring``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,7 +16,7 @@ from im_datasets.columns import Columns, Pairs
 from im_datasets.embedding import Embedder
 from im_datasets.errors import RuleError
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Batch, Indicator
-from im_datasets.models import on_rank
+from im_datasets.models import folder_digest, on_rank
 from im_datasets.rule import LinearRule
 
 
@@ -132,10 +132,9 @@ def _default(rule: LinearRule, column: str) -> Indicator:
     """The indicator that writes a column, with the settings the rule assumes."""
     names = [COLUMNS[column].indicator] if column in COLUMNS else list(rule.indicators)
     for name in names:
-        settings = dict(rule.indicators.get(name, {}))
-        if settings.get("trust_remote_code"):
+        if rule.indicators.get(name, {}).get("trust_remote_code"):
             raise RuleError(f"rule {rule.name!r} asks to run code of a repository; pass the indicator {name} yourself")
-        settings = {**_implied(rule, column, name), **_from_json(settings)}
+        settings = {**_implied(rule, column, name), **settings_of(rule, name)}
         if (cls := find_indicator(name)) is not None and column in (indicator := cls(**settings)).writes:
             return indicator
     raise RuleError(
@@ -145,11 +144,42 @@ def _default(rule: LinearRule, column: str) -> Indicator:
     )
 
 
-def _from_json(settings: dict[str, Any]) -> dict[str, Any]:
+def settings_of(rule: LinearRule, name: str, **given: Any) -> dict[str, Any]:
+    """The settings that a rule assumes of an indicator, as its class takes them.
+
+    Beside the folder of a local model a rule states its ``weights``, the digest that the folder must have.
+
+    Args:
+        rule: The rule.
+        name: The indicator's class.
+        given: Settings that are taken instead; with a ``model`` of one's own the rule's is not looked at.
+
+    Raises:
+        RuleError: The model's folder is not here, or holds other weights than those the rule was fitted with.
+    """
+    assumed = rule.indicators.get(name, {})
+    if "model" not in given:
+        for each in (assumed, assumed.get("embedder")):
+            if isinstance(each, Mapping) and "weights" in each:
+                _check_weights(rule, name, each["model"], each["weights"])
+    return {**_from_json(assumed), **given}
+
+
+def _check_weights(rule: LinearRule, name: str, folder: str, weights: str) -> None:
+    found = folder_digest(folder) if Path(folder).is_dir() else None
+    if found != weights:
+        trouble = "there is no such folder" if found is None else f"the one in this folder has {found}"
+        raise RuleError(
+            f"rule {rule.name!r} was fitted with {name} by the model {folder} with {weights}, and {trouble}; pass "
+            f"indicators=[{name}(…)] with the place of that model here, or name it by the command's option"
+        )
+
+
+def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A rule's settings as an indicator takes them: an embedder by its own settings, tuples where JSON has lists."""
-    found: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in settings.items()}
+    found: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n != "weights"}
     if isinstance(found.get("embedder"), dict):
-        found["embedder"] = Embedder(**found["embedder"])
+        found["embedder"] = Embedder(**_from_json(found["embedder"]))
     return found
 
 

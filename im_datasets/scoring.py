@@ -118,7 +118,9 @@ def score(
         raise SourceError("the dataset has no rows")
     mapping = columns or Columns.detect(dataset.column_names)
     mapping.require(dataset.column_names)
-    mining = InstructMining(rule, indicators=_with_description(rule, indicators, describe), columns=mapping)
+    mining = InstructMining(
+        rule, indicators=with_description(rule, indicators) if describe else indicators, columns=mapping
+    )
     told = source or {"kind": "dataset", "fingerprint": dataset._fingerprint, "rows": len(dataset)}
     scorer = ShardScorer(mining.indicators, mapping, _vector_types(mining.indicators, len(dataset)), CHUNK_ROWS)
     request = _request(told, mining, scorer)
@@ -343,9 +345,7 @@ def _column(narrow: Dataset, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _with_description(
-    rule: LinearRule | str | Path, indicators: Sequence[Indicator], describe: bool
-) -> list[Indicator]:
+def with_description(rule: LinearRule | str | Path, indicators: Sequence[Indicator] = ()) -> list[Indicator]:
     """The rule's indicators, and those of ``descriptive_indicators`` whose columns nothing else writes.
 
     Both embed with the same encoder.
@@ -354,8 +354,7 @@ def _with_description(
     written = {name for indicator in own for name in indicator.writes}
     used = (getattr(indicator, "embedder", None) for indicator in own)
     encoder = next((embedder for embedder in used if isinstance(embedder, Embedder)), None)
-    extra = descriptive_indicators(encoder) if describe else []
-    return own + [indicator for indicator in extra if not written & set(indicator.writes)]
+    return own + [indicator for indicator in descriptive_indicators(encoder) if not written & set(indicator.writes)]
 
 
 def _statistics(values: NDArray[np.float64]) -> dict[str, float]:

@@ -1,14 +1,14 @@
 """Runs → one table to regress on: mean indicators against log loss, refused where it could not carry a fit."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.calibration.runs import Run
+from im_datasets.calibration.runs import Run, portable
 from im_datasets.errors import CalibrationError
 
 FloatArray = NDArray[np.float64]
@@ -95,10 +95,10 @@ def observe(
         means=means,
         losses=_losses(known, name),
         evaluation=name,
-        base_model=_the_same("base_model", [_without(run.base_model, "device") for run in known]),
+        base_model=_the_same("base_model", [portable(run.base_model) for run in known]),
         training=shared,
         varied=varied,
-        indicators=_the_same("indicators", [run.indicators for run in known]),
+        indicators=_the_same("indicators", [portable(run.indicators) for run in known], _without_places),
         rows=tuple(run.rows for run in known if run.rows is not None),
     )
 
@@ -178,22 +178,27 @@ def _collinear(names: Sequence[str]) -> None:
     )
 
 
-def _the_same(name: str, values: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _the_same(
+    name: str, values: Iterable[Mapping[str, Any]], by: Callable[[Mapping[str, Any]], Any] = dict
+) -> Mapping[str, Any]:
     """A field that has to be the same in all runs that state it."""
-    stated: list[Mapping[str, Any]] = []
-    for value in values:
-        if value and value not in stated:
-            stated.append(value)
-    if len(stated) > 1:
-        raise CalibrationError(
-            f"the runs differ in {name}: {dict(stated[0])} and {dict(stated[1])}; a rule is fitted for one, "
-            "so split the table"
-        )
+    stated = [value for value in values if value]
+    for value in stated:
+        if by(value) != by(stated[0]):
+            raise CalibrationError(
+                f"the runs differ in {name}: {dict(stated[0])} and {dict(value)}; a rule is fitted for one, "
+                "so split the table"
+            )
     return stated[0] if stated else {}
 
 
-def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of indicators without the folders of models whose weights are stated: copies lie where they like."""
+    return {
+        name: _without_places(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != "model" or "weights" not in settings
+    }
 
 
 def _training(runs: Sequence[Run]) -> tuple[dict[str, Any], tuple[str, ...]]:

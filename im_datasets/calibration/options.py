@@ -119,9 +119,10 @@ class Setup:
 
     def _indicators(self, rule: str) -> "list[Indicator]":
         from im_datasets import indicators
+        from im_datasets.mining import settings_of
         from im_datasets.rule import LinearRule
 
-        assumed = LinearRule.load(rule).indicators
+        known = LinearRule.load(rule)
         models = {
             "Reward": self.reward_model,
             "UniEval": self.unieval_model,
@@ -130,7 +131,7 @@ class Setup:
         }
         run = {} if self.device is None else {"device": self.device}
         return [
-            getattr(indicators, name)(**{**assumed.get(name, {}), "model": model, **run})
+            getattr(indicators, name)(**settings_of(known, name, model=model, **run))
             for name, model in models.items()
             if model
         ]

@@ -6,7 +6,7 @@ trained on. Drawing and ranking are for others.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -16,16 +16,18 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from im_datasets import __version__
+from im_datasets.calibration.runs import portable
 from im_datasets.columns import Columns, Pairs
 from im_datasets.contamination import EvaluationIndex
+from im_datasets.embedding import Embedder
 from im_datasets.errors import CalibrationError
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Indicator
 from im_datasets.indicators.model import ModelIndicator
 from im_datasets.mining import InstructMining, find_indicator
-from im_datasets.record import IndicatorRecord
+from im_datasets.models import folder_digest
 from im_datasets.rows import prepare
 from im_datasets.rule import LOG_LOSS, LinearRule
-from im_datasets.scoring import score
+from im_datasets.scoring import score, with_description
 from im_datasets.source import load_source
 
 CHUNK_ROWS = 4096
@@ -226,18 +228,18 @@ def load_pool(
     """
     scored: dict[str, Dataset] = {}
     mappings: dict[str, Columns] = {}
-    settings: dict[str, Mapping[str, Any]] = {}
     identities: dict[str, str] = {}
+    mining = InstructMining(rule, indicators=with_description(rule, indicators))
+    wanted = [_identity(indicator) for indicator in mining.indicators]
     for name, place in named(data).items():
         source = load_source(place, limit=limit, seed=None if limit is None else 0)
         dataset, mappings[name] = prepare(source.dataset)
-        mining = InstructMining(rule, indicators=indicators)
-        models = [i.describe() for i in mining.indicators if isinstance(i, ModelIndicator)]
-        asked = [__version__, source.info, mappings[name].to_dict(), mining.rule.to_dict(), repr(indicators), models]
+        asked = [__version__, source.info, mappings[name].to_dict(), mining.rule.to_dict(), wanted]
         identities[name] = sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
         kept = Path(folder) / "scores" / identities[name][:16]
-        scored[name], found = _scored(dataset, mappings[name], kept, mining.rule, indicators, progress)
-        settings |= found
+        scored[name] = _scored(dataset, mappings[name], kept, mining, progress)
+    # The user's own come first, and count where there are two of a class.
+    settings = {type(i).__name__: _own_settings(i) for i in reversed(mining.indicators)}
     return make_pool(scored, mappings, settings, identities)
 
 
@@ -266,40 +268,67 @@ def _scored(
     dataset: Dataset,
     columns: Columns,
     kept: Path,
-    rule: LinearRule,
-    indicators: Sequence[Indicator],
+    mining: InstructMining,
     progress: bool,
-) -> tuple[Dataset, dict[str, Any]]:
-    """The dataset with its scores, and the settings behind them; computed by one process, read by the others."""
+) -> Dataset:
+    """The dataset with its scores, computed by one process, read by the others."""
     from filelock import FileLock
     from pyarrow.parquet import read_table, write_table
 
-    table, facts = kept.with_suffix(".parquet"), kept.with_suffix(".json")
+    table = kept.with_suffix(".parquet")
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(kept.with_suffix(".lock")):
-        if not facts.is_file():
-            result = score(dataset, rule, indicators=indicators, columns=columns, progress=progress)
-            # The user's own come first, and count where there are two of a class.
-            settings = {i.name: _own_settings(i) for i in reversed(result.record.indicators)}
-            written = [name for i in result.record.indicators for name in i.writes]
-            write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], table)
+        if not table.is_file():
+            result = score(dataset, mining.rule, indicators=mining.indicators, columns=columns, progress=progress)
+            written = [name for i in mining.indicators for name in i.writes]
             aside = kept.with_suffix(".part")
-            aside.write_text(json.dumps(settings), encoding="utf-8")
-            aside.replace(facts)
+            write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], aside)
+            aside.replace(table)
     narrow = Dataset(read_table(table))
     plain = dataset.remove_columns([name for name in dataset.column_names if name in narrow.column_names])
-    return concatenate_datasets([plain, narrow], axis=1), json.loads(facts.read_text(encoding="utf-8"))
+    return concatenate_datasets([plain, narrow], axis=1)
 
 
-def _own_settings(record: IndicatorRecord) -> dict[str, Any]:
+def _identity(known: Indicator | Embedder) -> dict[str, Any]:
+    """What an indicator's values depend on: its weights wherever they lie, and no device.
+
+    Raises:
+        ModelError: A model cannot be had.
+    """
+    values = {f.name: getattr(known, f.name) for f in fields(known)}
+    found: dict[str, Any] = {n: _identity(v) if isinstance(v, Embedder) else repr(v) for n, v in values.items()}
+    if isinstance(known, ModelIndicator):
+        checkpoint = known.checkpoint.resolve()
+        found |= {"model": checkpoint.weights(), "revision": None, "dtype": checkpoint.dtype}
+    if isinstance(known, Embedder):
+        found |= {"model": known.weights(), "revision": None}
+    return {"class": type(known).__name__, **portable(found)}
+
+
+def _own_settings(indicator: Indicator) -> dict[str, Any]:
     """The settings that are not the indicator's defaults, as a rule's JSON holds them."""
-    cls = find_indicator(record.name)
+    cls = find_indicator(type(indicator).__name__)
     try:
-        defaults = _plain(cls().settings()) if cls else {}
+        defaults = _settings(cls()) if cls else {}
     except TypeError:
         # An indicator of the user's own that has no default for everything.
         defaults = {}
-    return {name: value for name, value in _plain(record.settings).items() if defaults.get(name, ...) != value}
+    return {name: value for name, value in _settings(indicator).items() if defaults.get(name, ...) != value}
+
+
+def _settings(indicator: Indicator) -> dict[str, Any]:
+    """All settings but the device, as plain data; a local model by its folder and the digest of its weights."""
+    settings = _plain(indicator.settings())
+    if isinstance(indicator, ModelIndicator):
+        settings |= _place(indicator.model)
+    if isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
+        settings["embedder"] = asdict(embedder) | _place(embedder.model)
+    return portable(settings)
+
+
+def _place(model: str) -> dict[str, str]:
+    """Where a local model lies, and the weights that ``mining.settings_of`` expects there."""
+    return {"model": str(Path(model).resolve()), "weights": folder_digest(model)} if Path(model).is_dir() else {}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

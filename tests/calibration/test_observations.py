@@ -47,6 +47,16 @@ def test_observe_takes_runs_of_several_devices_and_says_so():
     assert (seen.training, seen.varied) == ({"epochs": 3}, ("device",))
 
 
+def test_observe_tells_indicators_by_weights_and_not_by_where_they_lie_or_run():
+    def runs(**settings):
+        return make_runs(4, indicators={"Perplexity": {"model": "/a", "weights": "sha256:1", **settings}})
+
+    seen = observe([*runs(device="cpu"), *runs(model="/b", device="cuda", compile=True)])
+    assert seen.indicators == {"Perplexity": {"model": "/a", "weights": "sha256:1"}}
+    with pytest.raises(CalibrationError, match="the runs differ in indicators"):
+        observe([*runs(), *runs(weights="sha256:2")])
+
+
 @pytest.mark.parametrize(
     ("runs", "message"),
     [

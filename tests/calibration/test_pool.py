@@ -1,17 +1,22 @@
 """Candidates: texts in the order asked, means by hand, unscored and contaminated rows left out, scored once."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
+from im_datasets import checkpoints
 from im_datasets.calibration import pool as module
-from im_datasets.calibration.pool import load_pool, make_pool, named
+from im_datasets.calibration.pool import _identity, load_pool, make_pool, named
 from im_datasets.embedding import Embedder
-from im_datasets.errors import CalibrationError
-from im_datasets.indicators import MTLD, KNNDistance, Similarity
-from im_datasets.mining import InstructMining
+from im_datasets.errors import CalibrationError, RuleError
+from im_datasets.indicators import MTLD, KNNDistance, Perplexity, Similarity
+from im_datasets.mining import InstructMining, settings_of
+from im_datasets.models import folder_digest
 from im_datasets.rule import LinearRule, Term
 
 
@@ -99,6 +104,69 @@ def test_indicator_settings_of_a_pool_make_the_same_indicators_by_a_rule(tmp_pat
     rule = LinearRule("r", "r", 0.0, tuple(Term(name, 1.0) for name in columns), indicators=pool.indicators)
     rule.save(tmp_path / "rule.json")
     assert InstructMining(tmp_path / "rule.json").indicators == tuple(own)
+
+
+@pytest.fixture
+def likelihood(base_model, tmp_path):
+    """From a folder's name and a device to the pool's data and an indicator with a copy of the model there."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        "".join(json.dumps({"instruction": f"Say {w}.", "response": f"{w}, yes"}) + "\n" for w in "abcdefgh")
+    )
+
+    def make(place, **settings):
+        folder = shutil.copytree(base_model, tmp_path / place, dirs_exist_ok=True)
+        return str(data), Perplexity(model=str(folder), template="plain", **settings)
+
+    return make
+
+
+def test_a_pool_is_the_same_wherever_its_local_model_lies_and_runs(likelihood, tmp_path, monkeypatch):
+    data, here = likelihood("here")
+    first = load_pool([data], tmp_path / "out", indicators=[here], progress=False)
+    monkeypatch.setattr(module, "score", lambda *args, **settings: pytest.fail("scored again"))
+    _, there = likelihood("there", device="cpu", compile=True)
+    again = load_pool([data], tmp_path / "out", indicators=[there], progress=False)
+    assert again.digest(np.arange(8)) == first.digest(np.arange(8))
+    stated = again.indicators["Perplexity"]
+    assert stated["model"] == str(tmp_path / "there")
+    assert not {"device", "compile"} & stated.keys()
+    assert stated["weights"] == first.indicators["Perplexity"]["weights"] == folder_digest(tmp_path / "here")
+
+
+def test_a_pool_is_another_with_another_dtype_or_encoder():
+    assert _identity(Similarity()) == _identity(Similarity(embedder=Embedder(device="cpu")))
+    identities = [Similarity(), Similarity(embedder=Embedder(max_tokens=64)), Similarity(embedder=Embedder("static"))]
+    assert len({json.dumps(_identity(indicator)) for indicator in identities}) == 3
+
+
+def test_dtype_of_the_device_is_part_of_a_pool_and_the_device_is_not(likelihood, monkeypatch):
+    _, indicator = likelihood("here")
+    monkeypatch.setattr(checkpoints, "choose_device", lambda device: device or "cpu")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    half, whole = (_identity(replace(indicator, device="cuda", dtype=dtype)) for dtype in (None, "float32"))
+    assert half["dtype"] == "bfloat16"
+    assert whole == _identity(indicator) != half
+
+
+def test_a_rule_with_a_local_model_runs_again_and_refuses_another_model(likelihood, tmp_path):
+    data, indicator = likelihood("here", device="cpu")
+    pool = load_pool([data], tmp_path / "out", indicators=[indicator], progress=False)
+    rule = LinearRule("r", "r", 0.0, (Term("im_perplexity", 1.0),), indicators=pool.indicators)
+    rule.save(tmp_path / "rule.json")
+    (again,) = InstructMining(tmp_path / "rule.json").indicators
+    assert again == replace(indicator, device=None)
+    assert load_pool([data], tmp_path / "two", rule=rule, progress=False).scores["im_perplexity"].tolist() == (
+        pool.scores["im_perplexity"].tolist()
+    )
+    assert settings_of(rule, "Perplexity", model="other")["model"] == "other"
+    (tmp_path / "here" / "config.json").write_text("{}")
+    with pytest.raises(RuleError, match=r"by the model .*here with sha256:.*in this folder has sha256:"):
+        InstructMining(rule)
+    shutil.rmtree(tmp_path / "here")
+    with pytest.raises(RuleError, match=r"there is no such folder; pass indicators=\[Perplexity\(…\)\]"):
+        InstructMining(rule)
+    assert InstructMining(rule, indicators=[indicator]).indicators == (indicator,)
 
 
 def test_named_refuses_two_of_one_name():
