@@ -21,7 +21,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What a fit sees of n runs and p candidate columns.
+    """What a fit sees of n runs, in the order of their ids, and p candidate columns.
 
     Attributes:
         runs: Ids of the runs, shape (n,).
@@ -67,7 +67,7 @@ def observe(
     """Line up runs for a regression.
 
     Args:
-        runs: Finetuning runs of one base model.
+        runs: Finetuning runs of one base model, in any order.
         evaluation: Which loss to explain; None = the only one there is.
         columns: Candidate columns; None = every column that a run has.
         exclude: Columns that are no candidates.
@@ -77,7 +77,7 @@ def observe(
             is not above 0; a column is constant, or a combination of others; base models or indicator settings
             differ.
     """
-    known = tuple(runs)
+    known = sorted(runs, key=lambda run: run.run)
     if not known:
         raise CalibrationError("no calibration runs in the table; a run needs kind 'calibration'")
     name = _evaluation(known, evaluation)

@@ -93,6 +93,12 @@ def test_the_same_table_gives_the_same_rule():
     assert first != fit_rule(runs, seed=1, **QUICK).rule.to_dict()
 
 
+def test_the_order_of_the_table_does_not_matter():
+    runs = make_runs(30)
+    shuffled = [runs[place] for place in np.random.default_rng(0).permutation(30)]
+    assert fit_rule(shuffled, **QUICK).rule.to_dict() == fit_rule(runs, **QUICK).rule.to_dict()
+
+
 def test_rule_goes_through_its_file_and_predicts_the_fitted_losses(fit, tmp_path):
     fit.rule.save(tmp_path / "rule.json")
     rule = LinearRule.load(tmp_path / "rule.json")
