@@ -89,7 +89,7 @@ def nearly_the_same(observations: Observations) -> list[tuple[str, str, float]]:
 
 
 def _of_the_choice(fit: "Fit") -> Iterator[str]:
-    runs, terms = len(fit.observations), len(fit.columns)
+    runs, terms = fit.observations.subsets, len(fit.columns)
     if fit.choice.looked_at > 1:
         yield (
             f"The criterion {fit.procedure.criterion} compared {fit.choice.looked_at:,} models on the same runs, so "
@@ -117,6 +117,12 @@ def _of_the_runs(observations: Observations, chosen: tuple[str, ...]) -> Iterato
     else:
         name = observations.base_model.get("id", "one base model")
         yield f"Fitted for {name}; the coefficients are not known to carry over to another model."
+    if observations.subsets < len(observations):
+        yield (
+            f"The {len(observations)} runs were trained on {observations.subsets} different subsets: folds and "
+            "resamples keep copies of one together, but standard errors, p-values, criteria and leave-one-out errors "
+            "count each run and are optimistic."
+        )
     if observations.varied:
         yield f"The runs were not trained alike: they differ in {', '.join(observations.varied)}."
     needed = {COLUMNS[column].indicator for column in chosen if column in COLUMNS}

@@ -142,6 +142,7 @@ class Experiment:
             base_model=self.base.describe(),
             training=self.training.to_dict(),
             indicators=self.pool.indicators,
+            evaluations={evaluation.name: evaluation.digest for evaluation in self.evaluations},
             seconds=round(time.perf_counter() - start, 3),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             details={

@@ -123,7 +123,7 @@ def fit_rule(
         exclude: Columns that are no candidates.
         criterion: What the chosen model is best in: ``bic``, ``aicc``, ``adjusted_r2`` or ``cv_r2``.
         method: ``all-subsets``, ``stepwise``, or ``none`` for all candidates as they are.
-        max_terms: The most terms; None = one for every ten runs, at most six.
+        max_terms: The most terms; None = one for every ten runs on different subsets, at most six.
         regularise: Ridge: ``auto`` = where a variance inflation factor is above 10, ``always`` or ``never``.
         folds: Folds of the cross-validation.
         repeats: Times it is repeated.
@@ -137,7 +137,7 @@ def fit_rule(
     known, notes = _runs(runs)
     observations = observe(known, evaluation=evaluation, columns=columns, exclude=exclude)
     procedure = Procedure(criterion, method, max_terms, regularise)
-    most = procedure.terms(len(observations), len(observations.columns))
+    most = procedure.terms(observations.subsets, len(observations.columns))
     x, y = observations.means, observations.log_losses
     alone = tuple(univariate(observations))
     choice = procedure.estimate(x, y, most=most).choice
@@ -145,7 +145,8 @@ def fit_rule(
     plain = least_squares(chosen, y)
     penalised = ridge(chosen, y) if procedure.wants_ridge(chosen) else None
     coefficients = plain.coefficients if penalised is None else penalised.coefficients
-    validation = cross_validate(procedure, x, y, most=most, folds=folds, repeats=repeats, seed=seed)
+    dealt: dict[str, Any] = {"subset": observations.subset, "most": most, "seed": seed}
+    validation = cross_validate(procedure, x, y, folds=folds, repeats=repeats, **dealt)
     intervals = bootstrap(
         procedure,
         x,
@@ -153,10 +154,9 @@ def fit_rule(
         choice.columns,
         coefficients,
         penalty=0.0 if penalised is None else penalised.penalty,
-        most=most,
         resamples=resamples,
         choices=max(20, resamples // CHOICES_PER_RESAMPLE),
-        seed=seed,
+        **dealt,
     )
     return Fit(name, observations, procedure, most, seed, choice, alone, plain, penalised, validation, intervals, notes)
 
@@ -208,9 +208,11 @@ def _provenance(fit: Fit) -> dict[str, Any]:
 def _data_facts(observations: Observations) -> dict[str, Any]:
     return {
         "runs": len(observations),
+        "subsets": observations.subsets,
         "rows_per_run": _range(observations.rows),
         "base_model": dict(observations.base_model),
         "evaluation_set": observations.evaluation,
+        "evaluation_digest": observations.evaluation_digest,
         "training": dict(observations.training),
         "means": {
             column: {"low": float(means.min()), "high": float(means.max())}
@@ -244,7 +246,7 @@ def _trust_facts(fit: Fit) -> dict[str, Any]:
         "cross_validated_rank_correlation": validation.rank_correlation,
         "cross_validation": f"{validation.folds} folds, {validation.repeats} times{anew}",
         "order_stability": {"kendall_tau_median": median, "low": low, "high": high},
-        "bootstrap": f"{intervals.resamples} resamples of runs; order: {len(intervals.order)}{anew}",
+        "bootstrap": f"{intervals.resamples} resamples of subsets; order: {len(intervals.order)}{anew}",
     }
 
 

@@ -28,7 +28,10 @@ class Observations:
         columns: Candidate indicator columns, shape (p,).
         means: Mean indicators, shape (n, p); finite, no column constant, none a combination of others.
         losses: Mean loss on the evaluation set, nats per response token, shape (n,); above 0.
+        subset: Number of the subset that each run was trained on, from 0, shape (n,); runs with the same means and as
+            many rows are copies of one subset, as with several seeds.
         evaluation: Name of the evaluation set.
+        evaluation_digest: Digest of its texts; None where no run states it.
         base_model: What was finetuned, as the runs state it, without its device; empty where they do not.
         training: Settings that all runs share, the device among them where it is stated.
         varied: Training settings in which the runs differ, the seed left out.
@@ -40,7 +43,9 @@ class Observations:
     columns: tuple[str, ...]
     means: FloatArray
     losses: FloatArray
+    subset: NDArray[np.int64]
     evaluation: str
+    evaluation_digest: str | None
     base_model: Mapping[str, Any]
     training: Mapping[str, Any]
     varied: tuple[str, ...]
@@ -50,6 +55,11 @@ class Observations:
     def __len__(self) -> int:
         """Number of runs."""
         return len(self.runs)
+
+    @property
+    def subsets(self) -> int:
+        """Number of different subsets, at most n."""
+        return int(self.subset.max()) + 1
 
     @property
     def log_losses(self) -> FloatArray:
@@ -74,16 +84,21 @@ def observe(
 
     Raises:
         CalibrationError: Too few runs; several evaluation sets and none named; a loss or mean is missing or a loss
-            is not above 0; a column is constant, or a combination of others; base models or indicator settings
-            differ.
+            is not above 0; a column is constant, or a combination of others; base models, indicator settings or
+            the texts of the evaluation set differ.
     """
     known = sorted(runs, key=lambda run: run.run)
     if not known:
         raise CalibrationError("no calibration runs in the table; a run needs kind 'calibration'")
     name = _evaluation(known, evaluation)
+    digest = _digest(known, name)
+    base_model = _the_same("base_model", [portable(run.base_model) for run in known])
+    indicators = _the_same("indicators", [portable(run.indicators) for run in known], _without_places)
     candidates = _candidates(known, columns, exclude)
-    if len(known) < 1 + SPARE:
-        raise CalibrationError(f"{len(known)} runs are too few: a rule of one term needs {1 + SPARE}, better 20")
+    subset = _subset(known)
+    if (different := len(set(subset.tolist()))) < 1 + SPARE:
+        on = f" on {different} different subsets" if different < len(known) else ""
+        raise CalibrationError(f"{len(known)} runs{on} are too few: a rule of one term needs {1 + SPARE}, better 20")
     means = np.array([[run.means.get(column, math.nan) for column in candidates] for run in known], dtype=np.float64)
     _refuse_missing(known, candidates, means)
     _refuse_constant(candidates, means)
@@ -94,11 +109,13 @@ def observe(
         columns=candidates,
         means=means,
         losses=_losses(known, name),
+        subset=subset,
         evaluation=name,
-        base_model=_the_same("base_model", [portable(run.base_model) for run in known]),
+        evaluation_digest=digest,
+        base_model=base_model,
         training=shared,
         varied=varied,
-        indicators=_the_same("indicators", [portable(run.indicators) for run in known], _without_places),
+        indicators=indicators,
         rows=tuple(run.rows for run in known if run.rows is not None),
     )
 
@@ -111,6 +128,27 @@ def _evaluation(runs: Sequence[Run], wanted: str | None) -> str:
         came = "several" if wanted is None else f"no loss {wanted!r}; there are"
         raise CalibrationError(f"{came} evaluation sets: {', '.join(names)}; name one of them (--target)")
     return wanted
+
+
+def _digest(runs: Sequence[Run], name: str) -> str | None:
+    """Digest of the evaluation set's texts, which has to be the same in all runs that state it."""
+    stated = {run.run: run.evaluations[name] for run in runs if name in run.evaluations}
+    first = next(iter(stated), None)
+    for run, digest in stated.items():
+        if first is not None and digest != stated[first]:
+            raise CalibrationError(
+                f"{name!r} was one set of texts in {first!r} ({stated[first][:12]}) and another in {run!r} "
+                f"({digest[:12]}), so that their losses cannot be set side by side; measure all runs on one, or split "
+                "the table"
+            )
+    return None if first is None else stated[first]
+
+
+def _subset(runs: Sequence[Run]) -> NDArray[np.int64]:
+    """Number of each run's subset, told by nine digits of its means: no summing order changes these."""
+    keys = [(run.rows, *sorted(f"{name} {mean:.9g}" for name, mean in run.means.items())) for run in runs]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], dtype=np.int64)
 
 
 def _candidates(runs: Sequence[Run], columns: Sequence[str] | None, exclude: Sequence[str]) -> tuple[str, ...]:

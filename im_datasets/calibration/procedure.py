@@ -66,7 +66,7 @@ class Procedure:
             raise CalibrationError(f"a rule has at least one term; got {self.most} as the most (--max-terms)")
 
     def terms(self, runs: int, candidates: int) -> int:
-        """The most terms a fit of so many runs may have.
+        """The most terms a fit of so many runs may have, runs on one subset counted once.
 
         Raises:
             CalibrationError: More terms are asked for than the runs can carry.
@@ -77,8 +77,8 @@ class Procedure:
         asked = min(asked, candidates)
         if runs < asked + SPARE:
             raise CalibrationError(
-                f"{runs} runs are too few for {asked} terms: at least {asked + SPARE}, better "
-                f"{RUNS_PER_TERM * asked}; make more runs, or fit fewer terms (--max-terms, --column)"
+                f"{runs} runs are too few for {asked} terms (on one subset they count once): at least {asked + SPARE}, "
+                f"better {RUNS_PER_TERM * asked}; make more runs, or fit fewer terms (--max-terms, --column)"
             )
         return asked
 

@@ -36,6 +36,7 @@ class Run:
         seconds: Wall time.
         finished: UTC time of the end, ISO 8601; None = not known.
         details: Anything else, such as the loss of every evaluation example.
+        evaluations: Name of an evaluation set → digest of its texts; empty = not known.
 
     Example:
         >>> Run("a", {"im_mtld": 61.5}, {"mt-bench": 0.74}).to_json()[:52]
@@ -55,6 +56,7 @@ class Run:
     seconds: float = 0.0
     finished: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is not a run.
@@ -229,7 +231,7 @@ def _problems(run: Run) -> Iterable[str]:
         yield f"field 'seconds': got {run.seconds!r}; a number"
     if not isinstance(run.subset, str | Mapping):
         yield f"field 'subset': got {type(run.subset).__name__}; a text or an object"
-    for name in ("base_model", "training", "indicators", "details"):
+    for name in ("base_model", "training", "indicators", "details", "evaluations"):
         if not isinstance(getattr(run, name), Mapping):
             yield f"field {name!r}: got {type(getattr(run, name)).__name__}; an object"
 

@@ -99,6 +99,7 @@ def test_experiment_run_fills_the_table(experiment, folder, monkeypatch):
     assert (trained.rows, trained.seed, trained.subset["sources"]) == (8, 0, {"fruits": 8, "beasts": 0})
     assert base.means == {}
     assert trained.training["bf16"] is False
+    assert trained.evaluations == {"held": experiment.evaluations[0].digest}
     assert [run.run for run in read_runs(folder / TABLE).runs] == [trained.run, base.run]
     monkeypatch.setattr(module, "finetune", lambda *args, **settings: pytest.fail("trained again"))
     assert [run.losses for run in experiment.run(jobs)] == [trained.losses, base.losses]

@@ -99,6 +99,30 @@ def test_the_order_of_the_table_does_not_matter():
     assert fit_rule(shuffled, **QUICK).rule.to_dict() == fit_rule(runs, **QUICK).rule.to_dict()
 
 
+def test_runs_on_one_subset_with_several_seeds_are_no_more_subsets():
+    """Twelve subsets, five seeds each, losses that are each subset's own luck: nothing is foreseen of a new subset."""
+    luck = np.random.default_rng(2).normal(size=(12, 5), scale=0.002)
+    runs = [
+        replace(
+            run,
+            run=f"{run.run}-{seed}",
+            losses={"self-instruct": run.losses["self-instruct"] * float(np.exp(luck[i, seed]))},
+        )
+        for i, run in enumerate(make_runs(12, columns=("im_quality", "im_output_length"), noise=0.2))
+        for seed in range(5)
+    ]
+    fit = fit_rule(runs, **QUICK)
+    assert (fit.most, fit.rule.provenance["runs"], fit.rule.provenance["subsets"]) == (1, 60, 12)
+    assert fit.cross_validation.r_squared < 0
+    assert "The 60 runs were trained on 12 different subsets" in " ".join(fit.rule.caveats)
+    assert "different subsets" not in " ".join(fit_rule(make_runs(12), **QUICK).rule.caveats)
+
+
+def test_provenance_names_the_texts_of_the_evaluation_set():
+    stated = [replace(run, evaluations={"self-instruct": "1" * 64}) for run in make_runs(12)]
+    assert fit_rule(stated, **QUICK).rule.provenance["evaluation_digest"] == "1" * 64
+
+
 def test_rule_goes_through_its_file_and_predicts_the_fitted_losses(fit, tmp_path):
     fit.rule.save(tmp_path / "rule.json")
     rule = LinearRule.load(tmp_path / "rule.json")

@@ -48,13 +48,32 @@ def test_observe_takes_runs_of_several_devices_and_says_so():
 
 
 def test_observe_tells_indicators_by_weights_and_not_by_where_they_lie_or_run():
-    def runs(**settings):
-        return make_runs(4, indicators={"Perplexity": {"model": "/a", "weights": "sha256:1", **settings}})
+    def runs(seed=0, **settings):
+        stated = {"Perplexity": {"model": "/a", "weights": "sha256:1", **settings}}
+        return [replace(run, run=f"{run.run}-{seed}") for run in make_runs(4, seed=seed, indicators=stated)]
 
-    seen = observe([*runs(device="cpu"), *runs(model="/b", device="cuda", compile=True)])
+    seen = observe([*runs(device="cpu"), *runs(1, model="/b", device="cuda", compile=True)])
     assert seen.indicators == {"Perplexity": {"model": "/a", "weights": "sha256:1"}}
     with pytest.raises(CalibrationError, match="the runs differ in indicators"):
-        observe([*runs(), *runs(weights="sha256:2")])
+        observe([*runs(), *runs(1, weights="sha256:2")])
+
+
+def test_observe_knows_the_texts_that_were_measured_on():
+    runs = make_runs(8)
+    assert observe(runs).evaluation_digest is None
+    stated = [replace(run, evaluations={"self-instruct": "1" * 64, "other": run.run}) for run in runs]
+    assert observe([*runs[:4], *stated[4:]]).evaluation_digest == "1" * 64
+    mixed = changed(stated, 5, evaluations={"self-instruct": "2" * 64})
+    with pytest.raises(CalibrationError, match=r"one set of texts in 'r000' \(1{12}\) and another in 'r005' \(2{12}\)"):
+        observe(mixed)
+
+
+def test_observe_tells_copies_of_a_subset_from_other_subsets():
+    runs = make_runs(5)
+    means = {name: mean * (1 + 1e-15) for name, mean in reversed(runs[1].means.items())}
+    copies = [replace(runs[1], run="r9", seed=7, means=means), replace(runs[1], run="r91", rows=999)]
+    seen = observe([*runs, *copies])
+    assert (seen.subset.tolist(), seen.subsets) == ([0, 1, 2, 3, 4, 1, 5], 6)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +81,10 @@ def test_observe_tells_indicators_by_weights_and_not_by_where_they_lie_or_run():
     [
         ([], "no calibration runs"),
         (make_runs(4), "4 runs are too few: a rule of one term needs 5"),
+        (
+            [replace(run, run=f"{run.run}{seed}", seed=seed) for run in make_runs(4) for seed in range(3)],
+            "12 runs on 4 different subsets are too few",
+        ),
         (changed(make_runs(8), 1, losses={"other": 1.0}), "several evaluation sets: other, self-instruct; name one"),
         (changed(make_runs(8), 1, losses={"self-instruct": math.nan}), "no loss on 'self-instruct' in 'r001'"),
         (changed(make_runs(8), 1, losses={"self-instruct": 0.0}), "not above 0 in 'r001'; .*not its logarithm"),

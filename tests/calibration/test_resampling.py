@@ -1,9 +1,12 @@
 """Cross-validation and bootstrap: the same seed gives the same numbers, and the numbers mean what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_runs import make_runs
 
+from im_datasets.calibration import resampling
 from im_datasets.calibration.observations import observe
 from im_datasets.calibration.procedure import Procedure, quick_least_squares
 from im_datasets.calibration.regression import least_squares, ridge
@@ -90,6 +93,50 @@ def test_order_is_settled_without_noise_and_loose_in_noise():
 def test_bootstrap_of_five_runs_draws_enough_different_ones():
     seen = observe(make_runs(5, columns=("im_reward",)))
     assert np.isfinite(resampled(seen.means, seen.log_losses).order).all()
+
+
+def copied(n, copies, noise):
+    """n subsets, each trained on so often; the loss has nothing to do with the indicators but is the subset's own."""
+    runs = make_runs(n, columns=("im_quality", "im_output_length"), noise=noise)
+    return observe([replace(run, run=f"{run.run}-{seed}", seed=seed) for run in runs for seed in range(copies)])
+
+
+def test_copies_of_a_subset_stay_together_in_folds():
+    """By hand: leave-one-subset-out, every run of a subset predicted by the fit without any of them."""
+    seen = copied(12, 3, 0.2)
+    x, y, subset = seen.means, seen.log_losses, seen.subset
+    assert subset.tolist() == [number for number in range(12) for _ in range(3)]
+    found = cross_validate(PLAIN, x, y, most=2, folds=12, repeats=1, seed=0, subset=subset)
+    for number in range(12):
+        out = subset == number
+        b = quick_least_squares(x[~out], y[~out])
+        np.testing.assert_allclose(found.predictions[out], b[0] + x[out] @ b[1:])
+    assert cross_validate(PLAIN, x, y, most=2, folds=40, repeats=1, seed=0, subset=subset).folds == 12
+
+
+def test_copies_of_a_subset_are_drawn_together_and_narrow_no_interval():
+    """Each run four times over says as much as each run once: the same coefficients, the same intervals."""
+    once, often = copied(30, 1, 0.2), copied(30, 4, 0.2)
+    chosen, b = (0, 1), quick_least_squares(once.means, once.log_losses)
+    settings = {"penalty": 0.0, "most": 2, "resamples": 400, "choices": 20, "seed": 0}
+    one = bootstrap(PLAIN, once.means, once.log_losses, chosen, b, **settings)
+    four = bootstrap(PLAIN, often.means, often.log_losses, chosen, b, **settings, subset=often.subset)
+    np.testing.assert_allclose(four.low, one.low)
+    np.testing.assert_allclose(four.order, one.order)
+    apart = bootstrap(PLAIN, often.means, often.log_losses, chosen, b, **settings)
+    assert ((apart.high - apart.low) < 0.7 * (one.high - one.low)).all()
+
+
+def test_bootstrap_of_nearly_as_many_terms_as_runs_ends_and_says_why(monkeypatch):
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(30, 26)), generator.normal(size=30)
+    with pytest.raises(
+        CalibrationError, match=r"30 different subsets are too few to resample a fit of 26 terms: .* of 100"
+    ):
+        bootstrap(PLAIN, x, y, tuple(range(26)), np.ones(27), penalty=0.0, most=26, resamples=100, choices=20, seed=0)
+    monkeypatch.setattr(resampling, "ATTEMPTS", 50)
+    with pytest.raises(CalibrationError, match="none of 50 resamples held 28 different ones; make more runs, or fit"):
+        bootstrap(PLAIN, x, y, (0,), np.ones(2), penalty=0.0, most=26, resamples=100, choices=20, seed=0)
 
 
 @pytest.mark.parametrize("settings", [{"resamples": 99}, {"choices": 19}])

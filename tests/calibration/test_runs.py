@@ -30,6 +30,15 @@ def table(tmp_path, *lines):
 PLAIN = {"run": "a", "means": {"im_mtld": 61.5}, "losses": {"mt-bench": 0.74}}
 
 
+def test_run_without_digests_of_its_evaluation_sets_is_read():
+    plain = {"run": "a", "means": {}, "losses": {"e": 1.0}}
+    assert Run.from_dict(plain).evaluations == {}
+    stated = Run.from_dict({**plain, "evaluations": {"e": "12"}})
+    assert Run.from_dict(json.loads(stated.to_json())) == stated
+    with pytest.raises(CalibrationError, match="field 'evaluations': got list; an object"):
+        Run.from_dict({**plain, "evaluations": ["12"]})
+
+
 @settings(max_examples=30)
 @given(
     st.dictionaries(NAMES, NUMBERS, max_size=4),
