@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from im_datasets.errors import CalibrationError
 from im_datasets.mining import InstructMining
 from im_datasets.rule import LinearRule
 
+RESULTS = Path(__file__).parents[2] / "examples" / "calibration" / "results"
 QUICK = {"repeats": 1, "resamples": 100}
 TABLES = 400
 
@@ -121,6 +123,17 @@ def test_runs_on_one_subset_with_several_seeds_are_no_more_subsets():
 def test_provenance_names_the_texts_of_the_evaluation_set():
     stated = [replace(run, evaluations={"self-instruct": "1" * 64}) for run in make_runs(12)]
     assert fit_rule(stated, **QUICK).rule.provenance["evaluation_digest"] == "1" * 64
+
+
+@pytest.mark.parametrize("evaluation", ["self-instruct", "references"])
+def test_the_rules_of_the_example_are_those_of_its_table(evaluation):
+    stated = LinearRule.load(RESULTS / f"rule-{evaluation}.json")
+    fit = fit_rule(RESULTS / "runs.jsonl", evaluation=evaluation, resamples=100)
+    assert fit.columns == stated.columns
+    assert [term.coefficient for term in fit.rule.terms] == pytest.approx([t.coefficient for t in stated.terms])
+    for name in ("r_squared", "cross_validated_r_squared", "cross_validated_rank_correlation"):
+        assert fit.rule.provenance[name] == pytest.approx(stated.provenance[name]), name
+    assert f"cross-validated {fit.cross_validation.r_squared:.2f}" in (RESULTS.parent / "README.md").read_text()
 
 
 def test_rule_goes_through_its_file_and_predicts_the_fitted_losses(fit, tmp_path):
