@@ -7,11 +7,8 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
-from im_datasets import checkpoints
 from im_datasets.calibration import experiment as module
-from im_datasets.calibration import finetuning
 from im_datasets.calibration.evaluation import Evaluation, Losses
 from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
 from im_datasets.calibration.finetuning import Training
@@ -145,10 +142,16 @@ def test_experiment_records_a_diverged_training_as_not_measured(pool, base_model
     assert run.details["examples"]["held"]["nats"] == [None, 1.0]
 
 
+def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment):
+    kept = Experiment.of(pool, experiment.evaluations, base_model, experiment.training, folder, keep_models=True)
+    (run,) = kept.run([Job("compare", "some", np.arange(4))])
+    assert (folder / "models" / run.run / "model.safetensors").is_file()
+
+
 def test_identify_tells_bfloat16_from_float32_and_no_device_from_another(pool, base_model, folder, monkeypatch):
-    monkeypatch.setattr(checkpoints, "choose_device", lambda device: device)
-    monkeypatch.setattr(finetuning, "choose_device", lambda device: device)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr("im_datasets.checkpoints.choose_device", lambda device: device)
+    monkeypatch.setattr("im_datasets.calibration.finetuning.choose_device", lambda device: device)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
 
     def on(device, bf16=None):
         training = Training(template="plain", device=device, bf16=bf16)
@@ -160,9 +163,3 @@ def test_identify_tells_bfloat16_from_float32_and_no_device_from_another(pool, b
     assert cpu.identify(job) != card.identify(job)
     assert cpu.identify(job) == on("cuda", bf16=False).identify(job)
     assert card.identify(job) == on("cuda:1").identify(job) == on("cpu", bf16=True).identify(job)
-
-
-def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment):
-    kept = Experiment.of(pool, experiment.evaluations, base_model, experiment.training, folder, keep_models=True)
-    (run,) = kept.run([Job("compare", "some", np.arange(4))])
-    assert (folder / "models" / run.run / "model.safetensors").is_file()
