@@ -440,6 +440,9 @@ def push_metrics(
     package: Annotated[
         str | None, typer.Option(help="What pip installs in the Spaces as im-datasets, such as git+https://…")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of a Space that somebody else wrote or changed.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be published; publish nothing.")] = False,
 ) -> None:
     """Publish the evaluate modules, each as a Space of the Hub; a second time changes nothing."""
@@ -449,7 +452,9 @@ def push_metrics(
     if package is None:
         told = f"the Spaces will install im-datasets=={__version__} from PyPI; where it is not there, they cannot start"
         typer.echo(f"im-datasets: warning: {told}: pass --package git+https://… then", err=True)
-    for space in push_modules(namespace, only=only or (), private=private, package=package, dry_run=dry_run):
+    for space in push_modules(
+        namespace, only=only or (), private=private, package=package, overwrite=overwrite, dry_run=dry_run
+    ):
         typer.echo(f"{space.status:10} {space.url or space.repo_id}")
 
 

@@ -6,8 +6,7 @@ files it would write, it leaves alone and says so. Tokens are those of `huggingf
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import unified_diff
 from pathlib import Path, PurePosixPath
@@ -30,7 +29,15 @@ from im_datasets.card import (
 )
 from im_datasets.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.errors import ConflictError, HubError
-from im_datasets.hub_errors import ATTEMPTS, client_errors, explain, is_worth_retrying, try_again, wait_before_retry
+from im_datasets.hub_errors import (
+    ATTEMPTS,
+    client_errors,
+    explain,
+    explained,
+    is_worth_retrying,
+    try_again,
+    wait_before_retry,
+)
 from im_datasets.licences import check_language, check_licence
 from im_datasets.manifest import MANIFEST, Manifest, Published, without_paths
 from im_datasets.parts import Parts, write_parts
@@ -179,10 +186,10 @@ def push_selected(
         raise HubError("scores_only leaves all texts out, and the report shows some (--with-report); pass one of them")
     known = record or selection.record
     selection = replace(selection, record=None if known is None else without_paths(known))
-    with _explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
+    with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
         target = _Target.of(repo_id, private=private, create_pr=create_pr, revision=revision or "main")
         if collection:
-            with _explained(f"collection {collection}"):
+            with explained(f"collection {collection}"):
                 try_again(lambda: target.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
         parts = write_parts(selection, Path(folder), columns=columns, **options)
@@ -212,16 +219,6 @@ def _add_to_collection(target: "_Target", collection: str, pushed: Pushed) -> No
             f"{pushed.url} holds the selection (commit {(pushed.commit or '')[:8]}), but adding it to the collection "
             f"failed: {explain(error, collection)}; push again for that, no file is sent twice"
         ) from None
-
-
-@contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one clear line without a token in it."""
-    try:
-        yield
-    except client_errors() as error:
-        # The cause would repeat the message with whatever the server put into it.
-        raise HubError(explain(error, repo_id)) from None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from im_datasets.errors import HubError
 
 ATTEMPTS = 6
 """How often a request or a commit is tried before this gives up."""
@@ -120,6 +123,20 @@ def seconds_to_wait(error: BaseException, attempt: int) -> float:
         if told.isdecimal():
             return min(float(told), LONGEST_WAIT)
     return min(2.0 ** (attempt - 1) + random.random(), LONGEST_WAIT)  # noqa: S311 - so that not all return at once
+
+
+@contextmanager
+def explained(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one clear line without a token in it.
+
+    Raises:
+        HubError: The client raised.
+    """
+    try:
+        yield
+    except client_errors() as error:
+        # The cause would repeat the message with whatever the server put into it.
+        raise HubError(explain(error, repo_id)) from None
 
 
 def explain(error: BaseException, repo_id: str) -> str:

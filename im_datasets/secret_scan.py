@@ -77,9 +77,19 @@ def find_secrets(rows: Dataset) -> list[Finding]:
     names = rows[ROW][:] if ROW in rows.column_names else range(len(rows))
     for column in rows.column_names:
         for place, text in enumerate(_texts(rows, column)):
-            for kind in sorted({_KINDS[match.lastindex - 1] for match in _ANY.finditer(text) if match.lastindex}):
+            for kind in looks_like(text):
                 found[kind, column].append(int(names[place]))
     return [Finding(kind, column, places) for (kind, column), places in found.items()]
+
+
+def looks_like(text: str) -> list[str]:
+    """The kinds of secrets that a text looks as if it held, in the order of the alphabet.
+
+    Example:
+        >>> looks_like("git+https://me:s3cret@example.org/x")
+        ['password in an address']
+    """
+    return sorted({_KINDS[match.lastindex - 1] for match in _ANY.finditer(text) if match.lastindex})
 
 
 def _texts(rows: Dataset, column: str) -> Iterator[str]:

@@ -14,8 +14,8 @@ from im_datasets import calibration, indicators
 PACKAGE = Path(im_datasets.__file__).parent
 
 STAGES = [
-    {"errors", "resources", "hub_errors"},
-    {"metric_modules"},
+    {"errors", "resources"},
+    {"metric_modules", "hub_errors"},
     {"turns", "layouts", "row_files", "gpt_neox_reward"},
     {"batching", "models", "columns", "templates", "store", "files", "shards", "matrix", "descent"},
     {"rows", "engine", "checkpoints", "prompts", "first_step", "progress", "partial", "static"},
@@ -36,7 +36,7 @@ STAGES = [
     {"indicators"},
     {"rule"},
     {"mining", "measurement", "shard_scoring"},
-    {"demo", "spaces"},
+    {"demo"},
     {"engines"},
     {"engines.base", "engines.worker"},
     {"engines.local", "engines.ray_worker"},
@@ -56,7 +56,7 @@ STAGES = [
     {"pipeline"},
     {"attribution"},
     {"published"},
-    {"hub", "rescoring"},
+    {"hub", "rescoring", "spaces"},
     {"verification", "stepwise"},
     {"calibration.runs"},
     {"calibration.observations"},

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import im_datasets
 from im_datasets.cli import app
-from im_datasets.errors import ModuleNameError
+from im_datasets.errors import HubError, ModuleNameError
 from im_datasets.metric_modules import module_names, module_path
 from im_datasets.spaces import make_space, push_modules
 
@@ -143,6 +143,94 @@ try:
 except HubError as error:
     print(error)
 """
+
+
+EDITED = """
+from im_datasets.errors import ConflictError
+from im_datasets.spaces import push_modules
+try:
+    (space,) = push_modules("me", only=["mtld"], overwrite=OVERWRITE)
+    print(space.status)
+except ConflictError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_what_somebody_else_wrote_in_a_space_stays_unless_told_otherwise(tmp_path):
+    plain, forced = EDITED.replace("OVERWRITE", "False"), EDITED.replace("OVERWRITE", "True")
+    with HubServer() as hub:
+        hub.store.put("me/im_mtld", {"app.py": b"print('mine')\n"}, kind="space")
+        foreign = run(hub, plain, tmp_path).stdout
+        kept = hub.store.read("me/im_mtld", "app.py", kind="space")
+        replaced = run(hub, forced, tmp_path).stdout
+        hub.store.put("me/im_mtld", {"notes.md": b"mine"}, kind="space")
+        beside = run(hub, plain, tmp_path).stdout
+        hub.store.put("me/im_mtld", {"README.md": b"mine"}, kind="space")
+        edited = run(hub, plain, tmp_path).stdout
+        parents = [body["value"]["parentCommit"] for body in headers_of(hub)]
+    assert foreign == (
+        "app.py in the Space me/im_mtld is not as im-datasets left it; publish under another name, or pass "
+        "overwrite=True (--overwrite) to replace it\n"
+    )
+    assert kept == b"print('mine')\n"
+    assert (replaced, beside) == ("updated\n", "unchanged\n")
+    assert edited.startswith("README.md in the Space me/im_mtld is not as im-datasets left it")
+    assert len(parents) == 1
+    assert all(parents)
+
+
+def headers_of(hub):
+    return [json.loads(call.body.splitlines()[0]) for call in hub.calls("POST", "/commit/")]
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "im-datasets @ git+https://ghp_0123456789abcdefghijABCDEFGHIJ012345@github.com/me/im.git@main",
+        "git+https://sometoken@example.org/im.git",
+        "git+https://me:pass1@example.org/im.git",
+        "git+ssh://git:pass1@example.org/im.git",
+    ],
+)
+def test_a_secret_in_the_package_is_refused_and_not_repeated(package):
+    with pytest.raises(HubError, match="holds a login or token") as caught:
+        make_space("mtld", "me", package)
+    assert "ghp_" not in str(caught.value)
+    assert "token@" not in str(caught.value)
+    assert "pass1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "im-datasets @ git+https://example.org/im.git@main",
+        "git+ssh://git@example.org/im.git@v1",
+        "https://${T}@a.b/c.whl",
+    ],
+)
+def test_an_address_without_a_secret_is_taken(package):
+    assert package in make_space("mtld", "me", package).files["requirements.txt"].decode().splitlines()
+
+
+@pytest.mark.parametrize("package", ["", "a\nb"])
+def test_package_must_be_one_requirement(package):
+    with pytest.raises(HubError, match="no pip requirement"):
+        make_space("mtld", "me", package)
+
+
+LOST = """
+from im_datasets.spaces import push_modules
+print(push_modules("me", only=["mtld"])[0].status)
+"""
+
+
+@pytest.mark.slow
+def test_a_commit_whose_answer_was_lost_counts_as_made(tmp_path):
+    with HubServer() as hub:
+        hub.fail("POST", "/commit/", drop=True, done=True)
+        done = run(hub, LOST, tmp_path)
+    assert done.stdout == "created\n"
 
 
 @pytest.mark.slow

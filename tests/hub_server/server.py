@@ -311,6 +311,11 @@ class _Session:
             raise Refused(404, "EntryNotFound", f"{folder} does not exist on {revision}")
         return _json(list(found.values()))
 
+    def commits(self, query: dict[str, str], kind: str, name: str, revision: str) -> Answer:
+        known = {"message": "", "date": "2026-01-01T00:00:00.000Z"}
+        history = self.repo(kind, name).history(revision)
+        return _json([{"id": c.sha, "title": c.title, "authors": [{"user": c.author}], **known} for c in history])
+
     def paths_info(self, query: dict[str, str], kind: str, name: str, revision: str) -> Answer:
         commit = self.repo(kind, name).commit_at(revision)
         wish = self.data() if self.body.startswith(b"{") else parse_qs(self.body.decode())
@@ -454,6 +459,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", _API + "/branch/" + _REV, _Session.create_branch),
     ("GET", _API + "/discussions", _Session.discussions),
     ("GET", _API + "/tree/" + _REV + "(?:/(?P<folder>.*))?", _Session.tree),
+    ("GET", _API + "/commits/" + _REV, _Session.commits),
     ("POST", _API + "/paths-info/" + _REV, _Session.paths_info),
     ("POST", _API + "/preupload/" + _REV, _Session.preupload),
     ("POST", _API + "/commit/" + _REV, _Session.commit),
