@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from im_datasets import figures
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.base import COLUMNS, describe_column
 from im_datasets.manifest import Config, Published
 from im_datasets.overview import Scores, asked, headline, read_in_part, scored_rows, shortfall
 from im_datasets.record import IndicatorRecord, ScoringRecord
@@ -226,7 +226,7 @@ def render_card(
     template = markdown_environment().from_string(read_template("dataset_card.md"))
     body = template.render(
         **_counts(selection, record),
-        **_scores(selection),
+        **_scores(selection, record),
         **_origin(record),
         title=facts.pretty_name or f"Selected rows of {_source(record)}",
         block=_marker,
@@ -273,14 +273,14 @@ def _counts(selection: Selection, record: ScoringRecord | None) -> dict[str, Any
     }
 
 
-def _scores(selection: Selection) -> dict[str, Any]:
-    scores = Scores.of(selection)
+def _scores(selection: Selection, record: ScoringRecord | None) -> dict[str, Any]:
+    scores = Scores.of(selection, record)
     rows = len(selection.kept) + len(selection.dropped)
     return {
         "score": COLUMNS[LOG_LOSS],
         "unscored": rows - scored_rows(scores.both(LOG_LOSS)),
         "comparisons": [scores.compare(name) for name in scores.indicators],
-        "added": [COLUMNS[name] for name in scores.kept],
+        "added": [describe_column(name) for name in scores.kept],
     }
 
 

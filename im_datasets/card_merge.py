@@ -16,8 +16,12 @@ from im_datasets.errors import ConflictError
 _FENCE = re.compile(r"\A---[ \t]*\n(?P<front>.*?)^---[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^<!-- im-datasets:(begin|end) (\w+) -->$", re.MULTILINE)
 _KEY = re.compile(r"""^(?P<key>"[^"]*"|'[^']*'|[^\s#'"\-\[{%&*!|>@`?][^:\n]*?)\s*:(?=\s|$)""")
-_UNITED = ("tags", "source_datasets", "task_categories")
+_SOURCES = "source_datasets"
+_UNITED = ("tags", _SOURCES, "task_categories")
 """Fields that are lists of names: ours are put behind those that are there."""
+
+LICENCE = ("license", "license_name", "license_link")
+"""Fields that hold together: what the card says of one licence is wrong of another."""
 
 
 def merge_card(
@@ -25,6 +29,7 @@ def merge_card(
     fresh: Card,
     *,
     published: Mapping[str, str] | None = None,
+    claimed: Mapping[str, Any] | None = None,
     configs: Collection[str] = (),
     overwrite: bool = False,
 ) -> str:
@@ -34,6 +39,7 @@ def merge_card(
         existing: The card that is there.
         fresh: The card as it would be in an empty repository.
         published: Name → sha256 of the generated parts as they were last pushed; None = never.
+        claimed: Front matter as it was last pushed; its sources that ``fresh`` has no more are taken out. None = never.
         configs: Configs of an earlier push; those that ``fresh`` has no more are taken out.
         overwrite: Whether changes by hand between the markers, and a default config of somebody else, may go.
 
@@ -46,7 +52,7 @@ def merge_card(
     """
     if "\r\n" in existing:
         text = existing.replace("\r\n", "\n")
-        merged = merge_card(text, fresh, published=published, configs=configs, overwrite=overwrite)
+        merged = merge_card(text, fresh, published=published, claimed=claimed, configs=configs, overwrite=overwrite)
         return merged.replace("\n", "\r\n")
     front, body = split_card(existing)
     old = read_front_matter(front)
@@ -55,8 +61,9 @@ def merge_card(
         _check_edits(find_blocks(body), published or {})
         _check_default(old, fresh.metadata, configs)
         _check_formats(old, fresh.metadata, configs)
-    metadata = _merge_metadata(old, fresh.metadata, configs)
-    return f"---\n{_merge_front_matter(front, old, metadata)}---\n{_merge_body(body, fresh)}"
+    kept = _without_stale(old, fresh.metadata, claimed or {})
+    metadata = _merge_metadata(kept, fresh.metadata, configs)
+    return f"---\n{_merge_front_matter(front, old, kept, metadata)}---\n{_merge_body(body, fresh)}"
 
 
 def split_card(card: str) -> tuple[str, str]:
@@ -157,6 +164,16 @@ def _merge_metadata(old: Mapping[str, Any], new: Mapping[str, Any], configs: Col
     return merged
 
 
+def _without_stale(old: Mapping[str, Any], new: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any]:
+    """The front matter without terms of another licence and sources of an earlier push that are none now."""
+    terms = {name for name in LICENCE if name not in new} if "license" in new else set()
+    kept = {name: value for name, value in old.items() if name not in terms}
+    if isinstance(there := kept.pop(_SOURCES, None), list):
+        stale = [value for value in claimed.get(_SOURCES) or () if value not in (new.get(_SOURCES) or ())]
+        there = [value for value in there if value not in stale]
+    return kept | ({_SOURCES: there} if there else {})
+
+
 def _dicts(value: Any) -> list[dict[str, Any]]:
     values = value if isinstance(value, list) else [value]
     return [entry for entry in values if isinstance(entry, dict)]
@@ -168,15 +185,17 @@ def _others(old: Any, new: list[dict[str, Any]], configs: Collection[str]) -> li
     return [entry for entry in _dicts(old) if entry.get("config_name", "default") not in ours]
 
 
-def _merge_front_matter(front: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The YAML with the changed fields exchanged, and the lines of all others as they stand."""
-    changed = {name: value for name, value in new.items() if name not in old or old[name] != value}
-    if not changed:
+def _merge_front_matter(front: str, old: Mapping[str, Any], kept: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The YAML with the changed fields exchanged or taken out, and the lines of all others as they stand."""
+    wanted = {**kept, **new}
+    changed = {name: value for name, value in wanted.items() if name not in old or old[name] != value}
+    gone = [name for name in old if name not in wanted]
+    if not changed and not gone:
         return front
     segments = _segments(front)
     for name, value in changed.items():
         segments[name] = as_yaml({name: value}) + "\n"
-    text, wanted = "".join(segments.values()), {**old, **changed}
+    text = "".join(lines for name, lines in segments.items() if name not in gone)
     try:
         is_right = yaml.safe_load(text) == wanted
     except yaml.YAMLError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.base import COLUMNS, describe_column
 from im_datasets.overview import FloatArray, Scores, finite, rank_correlations
 from im_datasets.rule import LOG_LOSS
 from im_datasets.templates import format_count, format_number
@@ -107,7 +107,7 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
             bottom=height - top - 150,
         )
         _panel(axes, scores, name)
-        axes.set_title(COLUMNS[name].name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8)
+        axes.set_title(describe_column(name).name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8)
     return figure
 
 
@@ -349,13 +349,13 @@ def _panel(axes: "Axes", scores: Scores, name: str) -> None:
     if not len(values):
         _nothing(axes, "no row could be scored")
         return
-    logarithmic = _spans_decades(values, COLUMNS[name].low)
+    logarithmic = _spans_decades(values, describe_column(name).low)
     to_axis = np.log10 if logarithmic else np.asarray
     edges = _edges(to_axis(values), bins=36)
     for side in ("dropped", "kept"):
         _density(axes, edges, to_axis(finite(getattr(scores, side)[name])), side)
     axes.set_ylim(0)
-    _value_axis(axes, COLUMNS[name].unit + (", log scale" if logarithmic else ""), edges)
+    _value_axis(axes, describe_column(name).unit + (", log scale" if logarithmic else ""), edges)
     if logarithmic:
         _decade_ticks(axes)
 
@@ -418,8 +418,8 @@ def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_xticks(places, [format_number(edge) for edge in edges[:-1]])
     number_axis(axes.yaxis, 4)
-    axes.set_xlabel(f"{COLUMNS[name].unit}, from", labelpad=8)
-    axes.set_title(f"% kept by {COLUMNS[name].meaning}", loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
+    axes.set_xlabel(f"{describe_column(name).unit}, from", labelpad=8)
+    axes.set_title(f"% kept by {describe_column(name).meaning}", loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
     axes.text(
         1,
         1.08,

@@ -35,6 +35,7 @@ from im_datasets.hub_errors import (
     explain,
     explained,
     is_worth_retrying,
+    may_have_landed,
     try_again,
     wait_before_retry,
 )
@@ -396,8 +397,16 @@ class _Publication:
         if snapshot.card is None:
             return merge_card(self.card or "", fresh, configs=list(CONFIGS), overwrite=True)
         last = snapshot.manifest
-        published, configs = (last.card.get("blocks"), list(last.configs)) if last else (None, [])
-        return merge_card(snapshot.card, fresh, published=published, configs=configs, overwrite=self.overwrite)
+        known: dict[str, Any] = (
+            {
+                "published": last.card.get("blocks"),
+                "claimed": last.card.get("metadata"),
+                "configs": list(last.configs),
+            }
+            if last
+            else {}
+        )
+        return merge_card(snapshot.card, fresh, **known, overwrite=self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -531,11 +540,13 @@ class _Push:
         """Say what would be done."""
         plan = self._plan()
         secrets = self._warn_of_secrets(plan)
-        return self._pushed(plan, None, None, secrets=secrets, dry_run=True, new_branch=not plan.snapshot.has_branch)
+        new_branch, written = not plan.snapshot.has_branch, bool(plan.writes)
+        return self._pushed(plan, None, None, secrets=secrets, written=written, dry_run=True, new_branch=new_branch)
 
     def run(self) -> Pushed:
         """Do it, reading and merging anew as often as needed."""
         before: _Snapshot | None = None
+        sent: _Plan | None = None
         secrets: list[Finding] = []
         new_branch = False
         for attempt in range(1, ATTEMPTS + 1):
@@ -551,7 +562,9 @@ class _Push:
                 if not plan.snapshot.has_branch:
                     self.target.make_branch(plan.snapshot.sha)
                 there: tuple[str | None, str | None] = found or (plan.snapshot.sha, None)
-                return self._pushed(plan, *there, written=False, new_branch=new_branch)
+                # After a commit whose answer was lost, what is there now is what was sent.
+                ours = sent is not None
+                return self._pushed(sent or plan, *there, secrets=secrets, written=ours, new_branch=new_branch)
             if before is None:
                 before, secrets = plan.snapshot, self._warn_of_secrets(plan)
             try:
@@ -559,6 +572,7 @@ class _Push:
             except Exception as error:
                 if not is_worth_retrying(error) or attempt == ATTEMPTS:
                     raise
+                sent = plan if may_have_landed(error) else None
                 wait_before_retry(error, attempt, "the Hub did not take the commit")
             else:
                 there = (info.oid, info.pr_url)
@@ -643,7 +657,7 @@ class _Push:
         pull_request: str | None,
         *,
         secrets: Sequence[Finding] = (),
-        written: bool = True,
+        written: bool,
         dry_run: bool = False,
         new_branch: bool = False,
     ) -> Pushed:
@@ -655,7 +669,7 @@ class _Push:
             commit=commit,
             pull_request=pull_request,
             revision=f"refs/pr/{number}" if number else target.revision,
-            changed=(bool(plan.writes) and written) or new_branch,
+            changed=written or new_branch,
             changes=plan.changes,
             card_diff=plan.card_diff(),
             secrets=list(secrets),

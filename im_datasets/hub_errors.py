@@ -66,6 +66,12 @@ def is_worth_retrying(error: BaseException) -> bool:
     return any(isinstance(one, httpx.TransportError) for one in _chain(error))
 
 
+def may_have_landed(error: BaseException) -> bool:
+    """Whether what was asked may have been done all the same: only the answer is lost, or a server broke off."""
+    status = status_of(error)
+    return status is None or status >= 500
+
+
 def is_out_of_reach(error: BaseException) -> bool:
     """Whether the Hub gave no answer at all, or may not be asked."""
     from huggingface_hub.errors import OfflineModeIsEnabled

@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from im_datasets.indicators.base import COLUMNS, Column
+from im_datasets.indicators.base import COLUMNS, Column, describe_column
+from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS, Term
 from im_datasets.selection import Selection
 from im_datasets.templates import format_count, format_share
@@ -70,15 +71,22 @@ class Scores:
     cut: float | None
 
     @classmethod
-    def of(cls, selection: Selection) -> Self:
-        """Read the score columns of a selection."""
+    def of(cls, selection: Selection, record: ScoringRecord | None = None) -> Self:
+        """Read the score columns of a selection.
+
+        Args:
+            selection: Both sides.
+            record: How they were scored; names the columns of indicators of the user's own. None takes the
+                selection's.
+        """
         present = {*selection.kept.column_names, *selection.dropped.column_names}
-        names = [name for name in COLUMNS if name in present]
+        own = score_columns(record or selection.record)
+        names = [name for name in dict.fromkeys((*COLUMNS, *own)) if name in present]
         return cls(_floats(selection.kept, names), _floats(selection.dropped, names), selection.cut)
 
     @property
     def indicators(self) -> list[str]:
-        """The indicator columns that are there, in the order of ``COLUMNS``."""
+        """The indicator columns that are there, in the order of ``COLUMNS``, the user's own after them."""
         return [name for name in self.kept if name != LOG_LOSS]
 
     def both(self, name: str) -> FloatArray:
@@ -88,7 +96,15 @@ class Scores:
     def compare(self, name: str) -> Comparison:
         """A column's kept side against its dropped side."""
         kept, dropped = self.kept[name], self.dropped[name]
-        return Comparison(COLUMNS[name], Side.of(kept), Side.of(dropped), superiority(kept, dropped))
+        return Comparison(describe_column(name), Side.of(kept), Side.of(dropped), superiority(kept, dropped))
+
+
+def score_columns(record: ScoringRecord | None) -> list[str]:
+    """The columns that a scoring wrote and those that its rule reads; none where it is not known."""
+    if record is None:
+        return []
+    written = [name for indicator in record.indicators for name in indicator.writes]
+    return list(dict.fromkeys([*written, *(term["column"] for term in record.rule["terms"])]))
 
 
 def finite(values: FloatArray) -> FloatArray:

@@ -29,13 +29,14 @@ from im_datasets.overview import (
     headline,
     mean_contributions,
     read_in_part,
+    score_columns,
     scored_rows,
     shortfall,
 )
 from im_datasets.record import ScoringRecord
 from im_datasets.rule import LOG_LOSS
 from im_datasets.screening import read_column
-from im_datasets.selection import RANK, REASON, ROW, Selection
+from im_datasets.selection import BELOW_THE_CUT, RANK, REASON, ROW, Selection
 from im_datasets.templates import (
     format_bounds,
     format_count,
@@ -103,7 +104,7 @@ def render_report(selection: Selection, record: ScoringRecord, columns: Columns,
     """The report as HTML text; arguments as for ``write_report``."""
     from markupsafe import Markup
 
-    scores = Scores.of(selection)
+    scores = Scores.of(selection, record)
     script = read_template("report.js")
     terms = [_term(term) for term in record.rule["terms"]]
     template = html_environment().from_string(read_template("report.html"))
@@ -118,7 +119,7 @@ def render_report(selection: Selection, record: ScoringRecord, columns: Columns,
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=Markup(_hash(script)),  # noqa: S704 - base64
         style=Markup(read_template("report.css")),  # noqa: S704 - our own file
-        figures=_figures(scores),
+        figures=_figures(scores, _better_but_dropped(selection)),
         panels=_panels(scores, {term["column"] for term in terms}),
         table=_table(selection, record, columns, scores, rows_per_table),
         rows_per_table=rows_per_table,
@@ -196,7 +197,7 @@ def _term(term: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figures(scores: Scores) -> dict[str, Any]:
+def _figures(scores: Scores, better: int) -> dict[str, Any]:
     if LOG_LOSS not in scores.kept:
         scores = Scores(scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut)
     widths = {"wide": figures.WIDE, "narrow": figures.NARROW}
@@ -208,21 +209,29 @@ def _figures(scores: Scores) -> dict[str, Any]:
             name: _svg(figures.score_distribution(scores, width=width), f"scores-{name}", label)
             for name, width in widths.items()
         },
-        "scores_caption": _scores_caption(scores),
+        "scores_caption": _scores_caption(scores, better),
         "correlations": _svg(figures.correlations(scores), "correlations", "Rank correlations of the indicators"),
         "lengths": {name: _svg(f, f"lengths-{name}", length) for name, f in drawn.items() if f is not None},
     }
 
 
-def _scores_caption(scores: Scores) -> str:
+def _better_but_dropped(selection: Selection) -> int:
+    """Rows whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
+    if selection.cut is None or LOG_LOSS not in selection.dropped.column_names:
+        return 0
+    others = read_column(selection.dropped, REASON).to_numpy(zero_copy_only=False) != BELOW_THE_CUT
+    losses = read_column(selection.dropped, LOG_LOSS).to_numpy(zero_copy_only=False).astype(np.float64)
+    return int((others & (losses <= selection.cut)).sum())
+
+
+def _scores_caption(scores: Scores, better: int) -> str:
     unscored = int(np.isnan(scores.both(LOG_LOSS)).sum())
     caption = "Rows beyond the ends of the axis are counted in the first and the last bar."
     caption += f" {format_count(unscored)} rows without a score are not drawn." if unscored else ""
     if scores.cut is None:
         return caption
-    better = int((scores.dropped[LOG_LOSS] <= scores.cut).sum())
     if not better:
-        return f"Every row with a score up to the cut was kept. {caption}"
+        return f"No row with a score below the cut was dropped. {caption}"
     return f"{format_count(better)} rows with a score up to the cut were dropped for another reason. {caption}"
 
 
@@ -322,8 +331,9 @@ def _side(
         return
     batch = rows.select(indices)[:]
     pairs = columns.pairs(batch)
+    measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
     for i, index in enumerate(indices):
-        values = {name: _number(column[i]) for name, column in batch.items() if name.startswith("im_")}
+        values = {name: _number(column[i]) for name, column in measured.items()}
         yield {
             "places": places[index],
             "kept": kept,
@@ -331,7 +341,8 @@ def _side(
             "row": int(batch[ROW][i]),
             "rank": batch[RANK][i] or None,
             "score": _sortable(values.get(LOG_LOSS, math.nan)),
-            "unscorable": pairs.reasons[i] or (batch[UNSCORABLE][i] if UNSCORABLE in batch else ""),
+            "unreadable": pairs.reasons[i],
+            "unscorable": batch[UNSCORABLE][i] if UNSCORABLE in batch else "",
             "instruction": Text.of(pairs.instructions[i]),
             "response": Text.of(pairs.responses[i]),
             "terms": _terms_of(record.rule, values),

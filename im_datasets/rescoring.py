@@ -17,6 +17,7 @@ from im_datasets.columns import Columns, Pairs
 from im_datasets.embedding import Embedder
 from im_datasets.errors import HubError, ImDatasetsError
 from im_datasets.indicators.base import Indicator
+from im_datasets.indicators.function import FunctionIndicator
 from im_datasets.indicators.neighbours import KNNDistance
 from im_datasets.models import EMBEDDED
 from im_datasets.record import IndicatorRecord, ScoringRecord
@@ -63,14 +64,16 @@ def rebuild(record: IndicatorRecord) -> Indicator:
         record: As it was published.
 
     Raises:
-        NotRescorable: It is not one of this package, of another version, its model is a local folder, or it wants
-            code from a model's repository.
+        NotRescorable: It is not one of this package, runs a function of somebody's own, is of another version, its
+            model is a local folder, or it wants code from a model's repository.
     """
     if record.name not in catalogue.__all__:
         raise NotRescorable("it is no indicator of this package")
     kind = getattr(catalogue, record.name)
     if not (isinstance(kind, type) and issubclass(kind, Indicator)):
         raise NotRescorable("it is no indicator of this package")
+    if kind is FunctionIndicator:
+        raise NotRescorable("it runs a function of its publisher's")
     if kind.version != record.version:
         raise NotRescorable(f"it is of version {kind.version} here, the rows were scored by version {record.version}")
     try:

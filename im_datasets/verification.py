@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from im_datasets import __version__
 from im_datasets.card import Card, CardFacts, as_codes, block_digests, find_blocks, render_card
-from im_datasets.card_merge import read_front_matter, split_card
+from im_datasets.card_merge import LICENCE, read_front_matter, split_card
 from im_datasets.errors import HubError, ImDatasetsError
 from im_datasets.hub_errors import client_errors, is_out_of_reach, is_worth_retrying, try_again
 from im_datasets.indicators.base import UNSCORABLE
 from im_datasets.manifest import Manifest, Published
+from im_datasets.overview import score_columns
 from im_datasets.parts import IS_KEPT, SPLIT
 from im_datasets.published import ATTEMPTS, PublishedSelection, safe_path
 from im_datasets.record import ScoringRecord
@@ -436,9 +437,10 @@ def _wrong_metadata(there: dict[str, Any], claims: dict[str, Any]) -> list[str]:
         if name in {"configs", "dataset_info", "tags", "source_datasets"}:
             if not _holds(given, claim):
                 wrong.append(f"{name} in the front matter is not as it was pushed")
-        elif name in {"size_categories", "license", "license_name", "license_link"} and given != claim:
+        elif name in {"size_categories", *LICENCE} and given != claim:
             wrong.append(f"{name} in the front matter is {given}, pushed was {claim}")
-    return wrong
+    added = [name for name in LICENCE if name in there and name not in claims]
+    return wrong + [f"{name} in the front matter is {there[name]}, pushed was none" for name in added]
 
 
 def _entries(value: Any) -> list[Any]:
@@ -479,7 +481,7 @@ def _sample(found: _Found, sample: int, seed: int) -> Iterator[Check]:
     places = sorted(Random(seed).sample(range(len(rows)), min(sample, len(rows))))  # noqa: S311 - a sample
     drawn = rows.select(places)
     pairs = read_pairs(found.record, drawn)
-    yield _unscorable(pairs.reasons, drawn)
+    yield _unscorable(pairs.reasons, drawn, score_columns(found.record))
     for record in found.record.indicators:
         if any(column not in drawn.column_names for column in record.writes):
             yield Check("sample", NOT_CHECKED, f"{record.name}: its columns were not published")
@@ -509,13 +511,14 @@ def _with_texts(found: _Found, record: ScoringRecord) -> Dataset | None:
     return concatenate_datasets([side.select_columns(shared) for side in sides]) if sides else None
 
 
-def _unscorable(reasons: list[str], rows: Dataset) -> Check:
+def _unscorable(reasons: list[str], rows: Dataset, columns: list[str]) -> Check:
     """Whether the rows that cannot be read as a pair are those that were said to be."""
     told = rows[UNSCORABLE][:] if UNSCORABLE in rows.column_names else [""] * len(rows)
     numbers = rows[ROW][:]
     wrong = [n for n, here, there in zip(numbers, reasons, told, strict=True) if here and here != there]
+    lacking = {f"no {column}" for column in columns}
     wrong += [
-        n for n, here, there in zip(numbers, reasons, told, strict=True) if there and not here and "no im_" not in there
+        n for n, here, there in zip(numbers, reasons, told, strict=True) if there and not here and there not in lacking
     ]
     found = [f"row {_few(wrong)}: the reason for having no score is another one"] if wrong else []
     return _verdict("sample", found, f"{len(rows)} rows drawn; those without a pair are those that were said to be")

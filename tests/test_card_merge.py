@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_sample import make_record, make_selection
 
-from im_datasets.card import CardFacts, as_yaml, block_digests, find_blocks, render_card
+from im_datasets.card import Card, CardFacts, as_yaml, block_digests, find_blocks, render_card
 from im_datasets.card_merge import merge_card, split_card
 from im_datasets.errors import ConflictError
 
@@ -124,3 +124,27 @@ def test_merging_refuses_what_it_would_lose(card, match):
 def test_overwriting_is_possible_when_asked():
     card = str(FRESH).replace("| **kept** |", "| **Kept** |")
     assert merge_card(card, FRESH, published=DIGESTS, overwrite=True) == str(FRESH)
+
+
+def test_another_licence_takes_the_terms_of_the_old_one_with_it():
+    front = "license: other  # ours\nlicense_name: mine\nlicense_link: https://a.b\nextra: 1\n"
+    data = front_of(merge_card(f"---\n{front}---\n", Card({"license": "mit"}, FRESH.body)))
+    assert data == {"license": "mit", "extra": 1}
+
+
+def test_a_card_without_a_licence_to_say_leaves_the_one_that_is_there():
+    front = "license: other\nlicense_name: mine\n"
+    data = front_of(merge_card(f"---\n{front}---\n", Card({"tags": ["a"]}, FRESH.body)))
+    assert data == {"license": "other", "license_name": "mine", "tags": ["a"]}
+
+
+@pytest.mark.parametrize(("there", "left"), [(["old", "hand"], ["hand"]), (["old"], None)])
+def test_sources_of_an_earlier_push_go_and_those_of_a_hand_stay(there, left):
+    card = f"---\nsource_datasets: {there}\nextra: 1\n---\n"
+    merged = front_of(merge_card(card, Card({"tags": ["a"]}, FRESH.body), claimed={"source_datasets": ["old"]}))
+    assert merged.get("source_datasets") == left
+    assert merged["extra"] == 1
+    moved = front_of(
+        merge_card(card, Card({"source_datasets": ["new"]}, FRESH.body), claimed={"source_datasets": ["old"]})
+    )
+    assert moved["source_datasets"] == [*(left or []), "new"]

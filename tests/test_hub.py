@@ -509,6 +509,7 @@ def test_push_whose_answer_was_lost_is_not_made_twice(hub, selection, waits):
     hub.fail("POST", "/commit/", drop=True, done=True)
     pushed = push(selection)
     assert pushed.commit == hub.store.repos["dataset", REPO].refs["main"]
+    assert pushed.changed
     assert len(commits(hub)) == 2
 
 
@@ -517,6 +518,7 @@ def test_pull_request_whose_answer_was_lost_is_not_opened_twice(hub, selection, 
     hub.fail("POST", "/commit/", status=502, done=True)
     pushed = push(selection, create_pr=True)
     assert pushed.pull_request.endswith("/discussions/1")
+    assert pushed.changed
     assert len(hub.store.repos["dataset", REPO].pull_requests) == 1
 
 

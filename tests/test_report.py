@@ -146,6 +146,14 @@ def test_chosen_rows_are_the_best_the_worst_and_those_around_the_cut():
     assert 0 in groups["reason"]
 
 
+def test_ties_at_the_cut_are_not_said_to_be_dropped_for_another_reason():
+    scores = make_scores(12) | {"im_log_loss": np.array([0.0] * 8 + [1.0] * 4)}
+    tied = render_report(make_selection(12, 4, duplicates=0, scores=scores), make_record(), COLUMNS)
+    assert "No row with a score below the cut was dropped." in tied
+    mixed = render_report(make_selection(12, 4, duplicates=1, scores=scores), make_record(), COLUMNS)
+    assert "1 rows with a score up to the cut were dropped for another reason." in mixed
+
+
 @pytest.mark.parametrize(
     ("rows", "keep", "unscorable"), [(1, 1, 0), (1, 0, 0), (1, 0, 1), (5, 0, 5), (3, 3, 0), (2, 1, 0)]
 )

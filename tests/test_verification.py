@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from im_datasets import mine, push_selected, rescoring, verify
 from im_datasets.cli import app
 from im_datasets.errors import HubError
+from im_datasets.indicators import FunctionIndicator
 from im_datasets.record import IndicatorRecord
 from im_datasets.rescoring import NotRescorable, rebuild
+from im_datasets.rule import LinearRule, Term
 from im_datasets.verification import FAILED, NOT_CHECKED, PASSED
 
 REPO = "me/best"
@@ -331,6 +333,40 @@ def test_verify_reads_the_commit_of_now(hub, pushed):
     verification = verify(REPO, sample=0)
     assert verification.commit == hub.store.repos["dataset", REPO].refs["main"]
     assert "license in the front matter is mit, pushed was cc0-1.0" in told(verification, FAILED)
+
+
+def test_verify_refuses_terms_that_no_push_stated(pushed):
+    pushed(lambda front: front.update(license_name="free for all", license_link="https://example.org"))
+    wrong = told(verify(REPO, sample=0), FAILED)
+    assert "license_name in the front matter is free for all, pushed was none" in wrong
+    assert "license_link in the front matter is https://example.org, pushed was none" in wrong
+
+
+def test_an_indicator_whose_column_has_another_prefix_is_published_and_verified(hub, tmp_path):
+    def polite(batch):
+        return {"politeness": [float("nan") if "Rome" in text else float(len(text)) for text in batch["response"]]}
+
+    politeness = FunctionIndicator(function=polite, names=("politeness",))
+    lines = [json.dumps({"instruction": x, "output": y}) for x, y in ROWS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    rule = LinearRule("polite", "Polite rows", 0.0, (Term("politeness", -0.1),))
+    mined = mine(
+        tmp_path / "rows.jsonl",
+        tmp_path / "mined",
+        rule=rule,
+        indicators=[politeness],
+        top_k=4,
+        license="cc0-1.0",
+        language="en",
+        progress=False,
+    )
+    page = (tmp_path / "mined" / "report.html").read_text()
+    assert "This row has no score: <bdi>no politeness</bdi>." in page
+    assert "<h3><code>politeness</code></h3>" in page
+    push_selected(mined.selection, REPO, include_dropped=True, license="cc0-1.0", language="en")
+    verification = verify(REPO, sample=9)
+    assert told(verification, FAILED) == ""
+    assert "politeness" in hub.store.read(REPO, "README.md").decode()
 
 
 def test_verify_names_fields_that_were_edited_since(pushed):

@@ -68,6 +68,20 @@ COLUMNS: dict[str, Column] = _Columns(
         Column("im_log_loss", "LinearRule", "the rule's prediction", "log loss", -inf, inf, "lower is better"),
     )
 )
+
+
+def describe_column(name: str) -> Column:
+    """What is known of a column: all of ours, of another indicator's only the name.
+
+    Example:
+        >>> describe_column("im_mtld").unit, describe_column("politeness").unit
+        ('words', 'value')
+    """
+    return (
+        COLUMNS[name] if name in COLUMNS else Column(name, "", "an indicator of its own", "value", -inf, inf, "neither")
+    )
+
+
 """Every column this package writes with a number in it. NaN = could not be scored."""
 
 UNSCORABLE = "im_unscorable"
