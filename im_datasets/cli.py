@@ -360,7 +360,7 @@ def push(
     import warnings
 
     from im_datasets.hub import push_selected
-    from im_datasets.results import CARD, REPORT, load_result
+    from im_datasets.results import CARD, load_result
     from im_datasets.summary import print_pushed
     from im_datasets.templates import one_line
 
@@ -379,7 +379,7 @@ def push(
             include_dropped=include_dropped,
             include_scores=include_scores,
             scores_only=scores_only,
-            report=folder / REPORT if with_report else None,
+            report=with_report,
             collection=collection,
             tags=tag or (),
             task_categories=task_category or (),

@@ -28,6 +28,7 @@ from im_datasets.card import (
     write_figures,
 )
 from im_datasets.card_merge import merge_card, read_front_matter, split_card
+from im_datasets.columns import Columns
 from im_datasets.errors import ConflictError, HubError
 from im_datasets.hub_errors import (
     ATTEMPTS,
@@ -43,6 +44,7 @@ from im_datasets.licences import check_language, check_licence
 from im_datasets.manifest import MANIFEST, Manifest, Published, without_paths
 from im_datasets.parts import Parts, write_parts
 from im_datasets.record import ScoringRecord
+from im_datasets.report import write_report
 from im_datasets.results import REPORT, describe_selection
 from im_datasets.secret_scan import Finding, find_secrets
 from im_datasets.selection import Selection
@@ -119,7 +121,7 @@ def push_selected(
     include_dropped: bool = False,
     include_scores: bool = False,
     scores_only: bool = False,
-    report: str | Path | None = None,
+    report: bool = False,
     collection: str | None = None,
     record: ScoringRecord | None = None,
     card: str | None = None,
@@ -150,8 +152,8 @@ def push_selected(
         include_dropped: Whether the dropped rows become the config ``dropped``.
         include_scores: Whether row numbers and scores of all rows become the config ``scores``.
         scores_only: Whether that is the only config, for rows that may not be passed on.
-        report: The ``report.html`` to publish too, which shows rows of both sides; None leaves it out, and with
-            ``scores_only`` it must be left out.
+        report: Whether to publish ``report.html`` too, which shows rows of both sides; with ``scores_only`` it must
+            be left out. It is made anew, since the one that ``mine`` wrote names this machine's paths.
         collection: Slug of a collection to add the dataset to.
         record: How the scores came about; None takes the selection's own. Without one the card says so.
         card: Text of a card of the rows to start from, such as ``mine`` wrote: licence, languages and title are taken
@@ -183,9 +185,11 @@ def push_selected(
         check_language(code)
     if create_pr and revision not in (None, "main"):
         raise HubError(f"create_pr opens a pull request against main, revision={revision!r} writes there; pass one")
-    if scores_only and report is not None:
+    if scores_only and report:
         raise HubError("scores_only leaves all texts out, and the report shows some (--with-report); pass one of them")
     known = record or selection.record
+    if report and known is None:
+        raise HubError("the report tells how the scores came about, and no record does; pass record=, or no report")
     selection = replace(selection, record=None if known is None else without_paths(known))
     with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
         target = _Target.of(repo_id, private=private, create_pr=create_pr, revision=revision or "main")
@@ -195,7 +199,7 @@ def push_selected(
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
         parts = write_parts(selection, Path(folder), columns=columns, **options)
         publication = _Publication(selection, parts, columns, replace(given, repo_id=target.repo_id), card, overwrite)
-        publication.add_files(None if report is None else Path(report))
+        publication.add_files(report=report)
         push = _Push(target, publication, message or f"{len(selection.kept):,} rows selected by im-datasets")
         pushed = push.plan_only() if dry_run else push.run()
         if collection and not dry_run:
@@ -350,16 +354,15 @@ class _Publication:
     def __post_init__(self) -> None:
         self.source = source_states(self.selection.record)
 
-    def add_files(self, report: Path | None) -> None:
-        """Put figures and report beside the shards."""
-        folder = self.parts.folder
-        for path in write_figures(self.selection, folder):
+    def add_files(self, *, report: bool) -> None:
+        """Put figures, and a report of the record without paths, beside the shards."""
+        folder, record = self.parts.folder, self.selection.record
+        paths = write_figures(self.selection, folder)
+        if report and record:
+            write_report(self.selection, record, Columns(**record.columns["fields"]), folder / REPORT)
+            paths.append(REPORT)
+        for path in paths:
             self.parts.files[path] = Published.of_file(folder / path)
-        if report is not None:
-            if not report.is_file():
-                raise HubError(f"no file {report.name}; pass the report.html that im-datasets mine wrote")
-            (folder / REPORT).write_bytes(report.read_bytes())
-            self.parts.files[REPORT] = Published.of_file(folder / REPORT)
 
     def files_for(self, snapshot: _Snapshot) -> dict[str, Path | bytes]:
         """Path → content of every file, the card merged into the one that is there.

@@ -134,12 +134,12 @@ def without_paths(record: ScoringRecord) -> ScoringRecord:
     """The record with every absolute path of this machine cut to its last part, where a path may stand.
 
     Args:
-        record: As a run wrote it; source, models and tokenizers may have come from local folders.
+        record: As a run wrote it; source, models and tokenizers may have come from local folders, those that its rule
+            states too; the digests beside them stay.
     """
     data = record.to_dict()
     rule = data["rule"]
-    if "provenance" in rule:
-        rule = {**rule, "provenance": _cut_places(rule["provenance"])}
+    rule = {**rule, **{name: _cut_places(rule[name]) for name in ("provenance", "indicators") if name in rule}}
     command = data["command"] and [cut_word(word) for word in data["command"]]
     more = {name: _cut_places(data[name]) for name in ("source", "indicators")}
     return _read_record({**data, **more, "rule": rule, "command": command})

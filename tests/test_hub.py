@@ -239,12 +239,12 @@ def test_load_selection_says_when_the_hub_is_out_of_reach(hub, monkeypatch, wait
         load_selection("me/unreachable")
 
 
-def test_push_leaves_the_report_out_unless_asked(hub, selection, tmp_path):
-    (tmp_path / "r.html").write_text("<p>rows</p>")
+def test_push_leaves_the_report_out_unless_asked(hub, selection):
     push(selection)
     assert "report.html" not in hub.store.paths(REPO)
-    push(selection, report=tmp_path / "r.html")
-    assert "report.html" in hub.store.paths(REPO)
+    push(selection, report=True)
+    assert b"Describe thing number" in hub.store.read(REPO, "report.html")
+    assert not push(selection, report=True).changed
     push(selection)
     assert "report.html" not in hub.store.paths(REPO)
 
@@ -729,8 +729,7 @@ def test_dry_run_of_a_new_repository_makes_none(hub, selection):
     [
         ({"columns": "some"}, "must be one of all, original"),
         ({"scores_only": True, "include_dropped": True}, "pass one of them"),
-        ({"report": "none.html"}, "no file none.html"),
-        ({"report": "none.html", "scores_only": True}, "scores_only leaves all texts out, and the report shows some"),
+        ({"report": True, "scores_only": True}, "scores_only leaves all texts out, and the report shows some"),
         ({"repo": "a/b/c"}, "Repo id must be"),
         ({"repo": "me/.."}, "Cannot have|Repo id"),
     ],
@@ -738,6 +737,12 @@ def test_dry_run_of_a_new_repository_makes_none(hub, selection):
 def test_push_refuses_what_cannot_be_meant(hub, selection, options, match):
     with pytest.raises(HubError, match=match):
         push(selection, **options)
+    assert hub.calls("POST") == []
+
+
+def test_push_refuses_a_report_without_a_record(hub, selection):
+    with pytest.raises(HubError, match="the report tells how the scores came about, and no record does"):
+        push(replace(selection, record=None), report=True)
     assert hub.calls("POST") == []
 
 
@@ -816,15 +821,14 @@ def test_push_warns_before_it_makes_a_secret_public(hub, selection):
     assert pushed.secrets[0].rows == [3]
 
 
-def test_push_with_a_report_looks_through_the_dropped_rows_too(hub, selection, tmp_path):
+def test_push_with_a_report_looks_through_the_dropped_rows_too(hub, selection):
     """The report shows rows of both sides, whichever are published as data."""
-    (tmp_path / "r.html").write_text("<p>rows</p>")
     texts = [("Describe it.", f"Row {n}.") for n in range(24)]
     texts[23] = ("What is my key?", "It is AKIAABCDEFGHIJKLMNOP, I think.")
     planted = replace(make_selection(24, 20, unscorable=0, texts=texts), record=selection.record)
     assert push(planted).secrets == []
     with pytest.warns(SecretsWarning, match="in row 23"):
-        assert [finding.rows for finding in push(planted, report=tmp_path / "r.html").secrets] == [[23]]
+        assert [finding.rows for finding in push(planted, report=True).secrets] == [[23]]
 
 
 def test_push_to_a_private_repository_does_not_warn_of_secrets(hub, selection):
@@ -833,14 +837,17 @@ def test_push_to_a_private_repository_does_not_warn_of_secrets(hub, selection):
 
 def test_nothing_that_is_pushed_names_a_path_of_this_machine(hub, selection, tmp_path):
     folder = f"{tmp_path}/model"
+    stated = {"Similarity": {"embedder": {"model": folder, "weights": "sha256:0a"}}, "Reward": {"model": folder}}
     record = make_record(
+        rule={**make_record().rule, "indicators": stated, "provenance": {"base_model": {"id": folder}}},
         command=["im-datasets", "mine", f"--rule={tmp_path}/rule.json", "--out", "x"],
         source={"kind": "file", "id": f"{tmp_path}/rows.jsonl", "files": [f"{tmp_path}/rows.jsonl"]},
         indicators=[replace(make_record().indicators[0], settings={"tokenizer": folder})],
     )
-    push(replace(selection, record=record))
+    push(replace(selection, record=record), report=True)
     for file in hub.store.repos["dataset", REPO].commit_at("main").files.values():
         assert str(tmp_path).encode() not in file.content
+    assert b"--rule=rule.json" in hub.store.read(REPO, "report.html")
     assert "--rule=rule.json" in card_of(hub)
 
 

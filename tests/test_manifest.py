@@ -89,10 +89,16 @@ def test_without_paths_cuts_where_a_path_may_stand():
         make_record().indicators[0], settings={"embedder": {"model": "/home/me/mini"}}, model={"id": "/home/me/mini"}
     )
     source = {"kind": "file", "id": "/home/me/rows.jsonl", "files": ["/home/me/rows.jsonl"]}
-    rule = {**make_record().rule, "provenance": {"base_model": {"id": "/home/me/base"}}}
+    stated = {
+        "Similarity": {"embedder": {"model": "/home/me/mini", "weights": "sha256:0a"}},
+        "Length": {"tokenizer": "x"},
+    }
+    rule = {**make_record().rule, "provenance": {"base_model": {"id": "/home/me/base"}}, "indicators": stated}
     record = without_paths(make_record(source=source, indicators=[indicator], rule=rule, command=["x", "/home/me/a"]))
     assert "/home/me" not in json.dumps(record.to_dict())
     assert (record.source["files"], record.command) == (["rows.jsonl"], ["x", "a"])
+    stated["Similarity"]["embedder"]["model"] = "mini"
+    assert record.rule["indicators"] == stated
 
 
 def test_without_paths_leaves_settings_and_columns_that_only_look_like_paths():

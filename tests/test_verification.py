@@ -145,6 +145,22 @@ def test_verify_reads_every_form_of_publication(published, options):
     assert "every number on it follows from the rows and the record" in told(verification, PASSED)
 
 
+def test_verify_of_a_rule_with_a_local_model_says_that_it_cannot_be_had(hub, mined, tmp_path):
+    record, place = mined.record, {"model": str(tmp_path / "mini"), "weights": "sha256:0a"}
+    indicators = [
+        replace(each, settings={**each.settings, "embedder": {"model": place["model"]}})
+        if each.name == "Similarity"
+        else each
+        for each in record.indicators
+    ]
+    rule = {**record.rule, "name": "fitted", "indicators": {"Similarity": {"embedder": place}}}
+    given = {"license": "cc0-1.0", "language": "en", "record": replace(record, rule=rule, indicators=indicators)}
+    push_selected(mined.selection, REPO, **given)
+    verification = verify(REPO, sample=4)
+    assert verification.ok
+    assert "Similarity: its model 'mini' was a local folder" in told(verification, NOT_CHECKED)
+
+
 def test_verify_of_a_folder_of_mine_checks_what_it_can(mined):
     verification = verify(mined.folder, sample=3)
     assert verification.ok
