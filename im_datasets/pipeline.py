@@ -190,7 +190,8 @@ def mine(
         with written_whole(folder) as aside:
             record = write_result(aside, selection, record, mapping, license, language)
         drop_partial(folder)
-    return Mined(folder, record, replace(selection, record=record), repeated=False)
+        selection = _lasting(replace(selection, record=record), folder)
+    return Mined(folder, record, selection, repeated=False)
 
 
 EVALUATION_COLUMNS = ("instruction", "prompt", "question", "turns", "conversations", "text")
@@ -253,7 +254,8 @@ def read_source(
             limit=limit,
         )
     rows = data if limit is None else data.select(range(min(limit, len(data))))
-    return Source(rows, {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows)})
+    info = {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows), "limit": limit, "seed": None}
+    return Source(rows, info)
 
 
 def models_of(indicators: Sequence[Indicator]) -> list[dict[str, Any]]:
@@ -297,6 +299,13 @@ def _finished(folder: Path, request: str, *, overwrite: bool) -> Mined | None:
         raise OutputError(f"{folder} holds {what}; pass --overwrite (overwrite=True) to replace it, or another folder")
     check_loses_nothing(folder)
     return None
+
+
+def _lasting(selection: Selection, folder: Path) -> Selection:
+    """The selection, read back from its folder where rows of it are mapped from unfinished work that is gone."""
+    gone = partial_folder(folder)
+    mapped = (file["filename"] for side in (selection.kept, selection.dropped) for file in side.cache_files)
+    return load_result(folder) if any(gone in Path(name).parents for name in mapped) else selection
 
 
 def write_result(

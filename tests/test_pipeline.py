@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import LinearRule, mine, pipeline, verify
+from im_datasets import LinearRule, mine, pipeline, scoring, verify
 from im_datasets.embedding import Embedder
 from im_datasets.errors import HubError, OutputError, RuleError, SelectionError, SourceError
 from im_datasets.indicators import MTLD, Similarity
+from im_datasets.overview import read_in_part
 from im_datasets.record import ScoringRecord
 from im_datasets.results import load_result
 
@@ -156,6 +158,22 @@ def test_mine_takes_a_dataset_and_a_rule(tmp_path):
     rows = Dataset.from_dict({"prompt": ["Say hello.", "Name a fruit."], "completion": ["Hello!", "An apple."]})
     done = mine(rows, tmp_path / "out", rule=LinearRule.load("embedded"), top_k=1, limit=1, progress=False)
     assert done.record.rows == 1
+    assert (done.record.source["rows"], done.record.source["limit"]) == (1, 1)
+    assert read_in_part(done.record.source) in (done.folder / "README.md").read_text()
+
+
+def test_mine_of_scores_beyond_memory_gives_rows_that_outlast_the_unfinished_work(data, mined, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "IN_MEMORY_BYTES", 0)
+    large = mine(data, tmp_path / "out", top_k=4, progress=False)
+    assert (large.repeated, large.selection.record) == (False, large.record)
+    for side in ("kept", "dropped"):
+        rows = pickle.loads(pickle.dumps(getattr(large.selection, side)))
+        assert rows.to_pandas().equals(getattr(mined.selection, side).to_pandas())
+    assert large.selection.kept.map(_doubled, num_proc=2)["n"][:] == [2 * n for n in mined.selection.kept["n"]]
+
+
+def _doubled(row):
+    return {"n": 2 * row["n"]}
 
 
 def test_evaluation_texts_takes_first_turns(tmp_path):
