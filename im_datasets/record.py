@@ -64,7 +64,8 @@ class ScoringRecord:
         statistics: Column → {"mean", "std", "min", "median", "max", "count"} over scored rows.
         selection: What was asked of the selection and what it gave; None before a selection.
         request: Digest of all that was asked, the source's contents included; equal requests give equal results.
-        command: The command line that repeats the run; None when it was called from Python.
+        command: The command line that repeats the run, both steps of it where there were two; None when one of them was
+            called from Python.
         versions: Library → version.
         seconds: Part of the run → wall seconds, divided by the number of workers where several ran side by side;
             shards that an earlier, interrupted attempt finished are included.

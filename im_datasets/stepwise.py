@@ -4,6 +4,7 @@ What ``pipeline.mine`` does in one. Each call leaves all it writes or nothing, a
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from im_datasets.embedding import Embedder
 from im_datasets.engines.base import ShardEngine
 from im_datasets.errors import OutputError, SelectionError
 from im_datasets.indicators.base import Indicator
+from im_datasets.manifest import cut_word
 from im_datasets.mining import InstructMining
 from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, written_whole
 from im_datasets.partial import drop_partial, partial_folder
@@ -174,7 +176,7 @@ def select_files(
         overwrite: See ``mine``.
         license: See ``mine``.
         language: See ``mine``.
-        command: The command line that repeats the selection.
+        command: The command line that repeats the selection; the record tells it after that of the scoring.
         progress: Whether bars of `datasets` are shown.
 
     Returns:
@@ -209,13 +211,26 @@ def select_files(
         selection = select(given.dataset, columns=given.columns, embedder=embedder, **wish)
         record = replace(
             given.record,
-            command=list(command) if command else given.record.command,
+            command=_both(given.record.command, command),
             selection=describe_selection(selection),
             seconds={**given.record.seconds, "select": round(perf_counter() - clock, 3)},
         )
         with written_whole(folder) as aside:
             record = write_result(aside, selection, record, given.columns, license, language)
     return Mined(folder, record, replace(selection, record=record), repeated=False)
+
+
+def _both(scoring: Sequence[str] | None, selecting: Sequence[str] | None) -> list[str] | None:
+    """One command line that scores and then selects; None where one of the two was called from Python.
+
+    Paths are cut to their last part here, word by word: within a script, nothing that publishes it would find them.
+
+    >>> _both(["im-datasets", "score", "rows.jsonl"], ["im-datasets", "select", "/home/me/my scores"])
+    ['sh', '-c', "im-datasets score rows.jsonl && im-datasets select 'my scores'"]
+    """
+    if not (scoring and selecting):
+        return None
+    return ["sh", "-c", " && ".join(shlex.join(map(cut_word, words)) for words in (scoring, selecting))]
 
 
 def _embedder(record: ScoringRecord) -> Embedder:

@@ -13,6 +13,7 @@ from im_datasets import cli
 from im_datasets.cli import _indicators
 from im_datasets.embedding import Embedder
 from im_datasets.indicators import Quality
+from im_datasets.record import ScoringRecord
 from im_datasets.summary import print_summary
 
 ROWS = [
@@ -136,6 +137,10 @@ def test_score_then_select_and_a_log_for_machines(data, tmp_path):
     chosen = run("select", "scored", "--top-k", 2, "--out", "mined", "--json", cwd=tmp_path)
     assert chosen.returncode == 0, chosen.stderr
     assert json.loads(chosen.stdout)["kept"] == 2
+    told = (
+        "score rows.jsonl --out scored --log-json log.jsonl && im-datasets select scored --top-k 2 --out mined --json"
+    )
+    assert ScoringRecord.load(tmp_path / "mined/record.json").command == ["sh", "-c", f"im-datasets {told}"]
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "log.jsonl", "scored", "mined"}
 
 

@@ -1,12 +1,14 @@
 """score and select as two steps: the same rows and scores as mine's, complete files or none."""
 
 import json
+import shlex
+import subprocess
 from dataclasses import replace
 
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import mine, scored_files, stepwise
+from im_datasets import mine, scored_files, stepwise, verify
 from im_datasets.embedding import Embedder
 from im_datasets.errors import OutputError, SelectionError
 from im_datasets.record import IndicatorRecord, ScoringRecord
@@ -66,6 +68,31 @@ def test_select_files_gives_what_mine_gives(scored, data, tmp_path):
         len(select_files(scored.path, tmp_path / "selected", top_k=2, overwrite=True, progress=False).selection.kept)
         == 2
     )
+
+
+def test_select_files_tells_both_commands_as_one_that_a_shell_runs(data, tmp_path):
+    (tmp_path / "im-datasets").write_text('#!/bin/sh\necho "$#:$*"\n')
+    (tmp_path / "im-datasets").chmod(0o755)
+    scoring = ["im-datasets", "score", "my rows.jsonl", "--out", str(tmp_path / "scored")]
+    score_files(data, tmp_path / "scored", command=scoring, progress=False)
+    selecting = ["im-datasets", "select", "scored", "--top-k", "3", "--out", "it's"]
+    selected = select_files(tmp_path / "scored", tmp_path / "selected", top_k=3, command=selecting, progress=False)
+    line = next(line for line in (selected.folder / "README.md").read_text().splitlines() if line.startswith("sh -c"))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "4:score my rows.jsonl --out scored\n6:select scored --top-k 3 --out it's\n"
+    assert shlex.split(line) == selected.record.command
+    assert "failed" not in {check.outcome for check in verify(selected.folder, sample=2, seed=1).checks}
+
+
+@pytest.mark.parametrize("commands", [(["score"], None), (None, ["select"])])
+def test_select_files_tells_no_command_that_repeats_only_half(scored, tmp_path, monkeypatch, commands):
+    given = read_scored(scored.path)
+    monkeypatch.setattr(
+        stepwise, "read_scored", lambda _: replace(given, record=replace(given.record, command=commands[0]))
+    )
+    selected = select_files(scored.path, tmp_path / "selected", top_k=3, command=commands[1], progress=False)
+    assert selected.record.command is None
 
 
 def _of_embedder(record, model, revision):
