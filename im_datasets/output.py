@@ -25,7 +25,7 @@ def check_writable(folder: Path) -> None:
         OutputError: It is a file, the working folder or a mount point, or nothing can be made beside it.
     """
     place = _place(folder)
-    try:
+    with told_if_unwritable(folder):
         if place.exists() and not place.is_dir():
             raise OutputError(f"{folder} is a file; pass a folder")
         inside = place == Path.cwd() or place in Path.cwd().parents
@@ -34,10 +34,40 @@ def check_writable(folder: Path) -> None:
                 raise OutputError(
                     f"{folder} is {what}, and cannot be replaced whole; pass a folder in it, such as {folder / 'mined'}"
                 )
-        beside = next(parent for parent in place.parents if parent.exists())
-        Path(_make_aside(place, beside)).rmdir()
+        _try_beside(place)
+
+
+def check_file_writable(file: Path) -> None:
+    """Find out whether a file can be written, and leave nothing behind.
+
+    Args:
+        file: Need not be there.
+
+    Raises:
+        OutputError: It is a folder, or nothing can be made beside it.
+    """
+    place = _place(file)
+    with told_if_unwritable(file):
+        if place.is_dir():
+            raise OutputError(f"{file} is a folder; pass the name of a file")
+        _try_beside(place)
+
+
+@contextmanager
+def told_if_unwritable(path: Path) -> Iterator[None]:
+    """Tell in one line that a file or folder cannot be written, and why.
+
+    Args:
+        path: What the block writes.
+
+    Raises:
+        OutputError: The system refuses it.
+    """
+    try:
+        yield
     except OSError as error:
-        raise OutputError(_cannot_write(folder, error)) from error
+        told = error.strerror or error
+        raise OutputError(f"cannot write {path}: {told}; make room for it, or pass another folder") from error
 
 
 def check_replaceable(folder: Path, *, overwrite: bool) -> None:
@@ -88,19 +118,18 @@ def written_whole(folder: Path) -> Iterator[Path]:
     place = _place(folder)
     aside: Path | None = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = _make_aside(place, place.parent)
-        yield aside
-        aside.chmod(0o755)
-        if place.exists():
-            old = aside.with_suffix(".old")
-            place.rename(old)
-            aside.rename(place)
-            shutil.rmtree(old)
-        else:
-            aside.rename(place)
-    except OSError as error:
-        raise OutputError(_cannot_write(folder, error)) from error
+        with told_if_unwritable(folder):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            aside = _make_aside(place, place.parent)
+            yield aside
+            aside.chmod(0o755)
+            if place.exists():
+                old = aside.with_suffix(".old")
+                place.rename(old)
+                aside.rename(place)
+                shutil.rmtree(old)
+            else:
+                aside.rename(place)
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
@@ -121,8 +150,10 @@ def _make_aside(place: Path, within: Path) -> Path:
     return Path(mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=within))
 
 
-def _cannot_write(folder: Path, error: OSError) -> str:
-    return f"cannot write {folder}: {error.strerror or error}; make room for it, or pass another folder"
+def _try_beside(place: Path) -> None:
+    """Make a folder beside a place, or beside the first of its parents that is not there, and remove it."""
+    beside = next(parent for parent in place.parents if parent.exists())
+    _make_aside(place, beside).rmdir()
 
 
 def _entries(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ What ``pipeline.mine`` does in one. Each call leaves all it writes or nothing, a
 """
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,7 +24,14 @@ from im_datasets.errors import OutputError, SelectionError
 from im_datasets.indicators.base import Indicator
 from im_datasets.manifest import cut_word
 from im_datasets.mining import InstructMining
-from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, written_whole
+from im_datasets.output import (
+    check_file_writable,
+    check_loses_nothing,
+    check_replaceable,
+    check_writable,
+    told_if_unwritable,
+    written_whole,
+)
 from im_datasets.partial import drop_partial, partial_folder
 from im_datasets.pipeline import (
     Mined,
@@ -38,10 +46,19 @@ from im_datasets.rescoring import NotRescorable, rebuild_embedder
 from im_datasets.results import describe_selection
 from im_datasets.rows import prepare
 from im_datasets.rule import LinearRule
-from im_datasets.scored_files import is_one_file, is_part, read_scored, record_path, write_shards
+from im_datasets.scored_files import (
+    find_damage,
+    holds_scores,
+    is_one_file,
+    is_part,
+    read_scored,
+    record_path,
+    write_shards,
+)
 from im_datasets.scoring import score
 from im_datasets.selection import check_request, select
 from im_datasets.store import using_store
+from im_datasets.templates import write_text
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,7 @@ def score_files(
         ImDatasetsError: As ``mine``.
     """
     out, chosen = Path(out), rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
+    _check_place(out, overwrite=overwrite)
     with progress_bars(progress), nullcontext() if cache else using_store(None):
         clock = perf_counter()
         source = read_source(data, config, split, revision, streaming, limit)
@@ -120,9 +138,8 @@ def score_files(
         asked = [__version__, source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models]
         request = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         loading = perf_counter() - clock
-        if (found := _finished(out, request)) is not None:
+        if (found := _finished(out, request, overwrite=overwrite)) is not None:
             return ScoredFiles(out, found, repeated=True)
-        _check_out(out, overwrite)
         scored = score(
             dataset,
             chosen,
@@ -252,33 +269,61 @@ def _embedder(record: ScoringRecord) -> Embedder:
     return Embedder()
 
 
-def _finished(out: Path, request: str) -> ScoringRecord | None:
-    """The record of the same request, where its result lies whole."""
-    if not (record_path(out).is_file() and (out.is_file() or out.is_dir())):
-        return None
-    record = ScoringRecord.load(record_path(out))
-    return record if record.request == request and record.selection is None else None
+def _check_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before anything is read, a place that cannot be written or holds what no record tells of.
 
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if is_one_file(out):
-        check_writable(out.with_suffix(""))
-        if (out.exists() or record_path(out).exists()) and not overwrite:
-            raise OutputError(f"{out} is there already; pass --overwrite (overwrite=True) or another name")
+    Raises:
+        OutputError: The message says what is there.
+    """
+    if not is_one_file(out):
+        check_writable(out)
+        check_replaceable(out, overwrite=overwrite)
         return
-    check_writable(out)
-    check_replaceable(out, overwrite=overwrite)
-    if out.is_dir() and any(out.iterdir()):
-        _refuse_another(out, overwrite)
-        if foreign := sorted(path.name for path in out.iterdir() if not is_part(path.name)):
-            raise OutputError(f"{out} holds {foreign[0]}, which score did not write; pass another folder")
+    record = record_path(out)
+    for path in (out, record):
+        check_file_writable(path)
+    if out.exists() and not record.is_file():
+        what = "--overwrite only replaces what score wrote; " if overwrite else ""
+        raise OutputError(f"{out} is there without a {record.name} beside it; {what}pass another name")
 
 
-def _refuse_another(folder: Path, overwrite: bool) -> None:
-    if not overwrite:
+def _finished(out: Path, request: str, *, overwrite: bool) -> ScoringRecord | None:
+    """The record of the same request, where its result lies whole; None where a new one may be written.
+
+    Raises:
+        OutputError: There is another result, or a damaged one, and it may not be replaced.
+    """
+    if not record_path(out).is_file():
+        return None
+    try:
+        record = ScoringRecord.load(record_path(out))
+    except OutputError as error:
+        _refuse_another(out, overwrite, f"a damaged result ({error})")
+        _check_loses_nothing(out, known=holds_scores(out))
+        return None
+    same, damage = record.request == request and record.selection is None, find_damage(out, record)
+    if same and not damage:
+        return record
+    _refuse_another(out, overwrite, f"this very result, damaged: it {damage}" if same else "another result")
+    _check_loses_nothing(out, known=True)
+    return None
+
+
+def _check_loses_nothing(out: Path, *, known: bool) -> None:
+    """Refuse to replace what ``score`` did not write; ``known`` says whether the rows are known to be from it."""
+    foreign = [] if is_one_file(out) else sorted(path.name for path in out.iterdir() if not is_part(path.name))
+    if foreign:
+        raise OutputError(f"{out} holds {foreign[0]}, which score did not write; pass another folder")
+    if not known:
         raise OutputError(
-            f"{folder} holds another result; pass --overwrite (overwrite=True) to replace it, or another folder"
+            f"{record_path(out)} is no scoring record and {out} holds no scores, so that score may not have written "
+            "them and --overwrite does not replace them; move them away, or pass another name"
         )
+
+
+def _refuse_another(place: Path, overwrite: bool, what: str = "another result") -> None:
+    if not overwrite:
+        raise OutputError(f"{place} holds {what}; pass --overwrite (overwrite=True) to replace it, or another name")
 
 
 def _write(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
@@ -288,9 +333,11 @@ def _write(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
             write_shards(dataset, aside)
             (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
         return
-    record_path(out).unlink(missing_ok=True)
-    with written_whole(partial_folder(out) / "file") as aside:
+    ready = partial_folder(out) / "file"
+    with written_whole(ready) as aside:
         dataset.to_parquet(aside / out.name)
-        (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
-    for path in (out, record_path(out)):
-        (partial_folder(out) / "file" / path.name).replace(path)
+    with told_if_unwritable(out):
+        # Two names cannot change at once: in between stands a record that fits no rows, and may be replaced.
+        write_text(record_path(out), replace(record, request=None, rows=0).to_json())
+        (ready / out.name).replace(os.path.realpath(out))
+        write_text(record_path(out), record.to_json())

@@ -1,9 +1,11 @@
 """score and select as two steps: the same rows and scores as mine's, complete files or none."""
 
+import errno
 import json
 import shlex
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, load_dataset
@@ -125,15 +127,132 @@ def test_score_files_into_one_file(data, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"scored.parquet", "scored.record.json"}
     assert len(read_scored(out).dataset) == 9
     assert score_files(data, out, progress=False).repeated
-    with pytest.raises(OutputError, match="is there already; pass --overwrite"):
+    with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
         score_files(data, out, limit=3, progress=False)
     assert score_files(data, out, limit=3, overwrite=True, progress=False).record.rows == 3
+
+
+def _score(data, out, **more):
+    return score_files(data, out, progress=False, **more)
+
+
+@pytest.mark.parametrize("name", ["scored", "scored.parquet"])
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda rows, record: rows.unlink(), r"this very result, damaged: it (lacks data-00001|holds no Parquet)"),
+        (lambda rows, record: rows.write_text("x"), "this very result, damaged: it holds no Parquet with the column"),
+        (lambda rows, record: record.write_text("{"), r"a damaged result \(.*record.json is not a scoring record"),
+    ],
+    ids=["rows gone", "rows torn", "record torn"],
+)
+def test_score_files_says_that_a_result_is_damaged_and_replaces_it_when_asked(
+    data, tmp_path, monkeypatch, name, spoil, told
+):
+    monkeypatch.setattr(scored_files, "FILE_ROWS", 5)
+    out = tmp_path / name
+    _score(data, out)
+    rows = out / "data-00001-of-00002.parquet" if out.is_dir() else out
+    spoil(rows, scored_files.record_path(out))
+    with monkeypatch.context() as patch:
+        patch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored"))
+        with pytest.raises(OutputError, match=f"holds {told}.*; pass --overwrite"):
+            _score(data, out)
+    assert not _score(data, out, overwrite=True).repeated
+    assert _score(data, out).repeated
+
+
+def test_score_files_never_replaces_what_it_did_not_write(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored"))
+    own, folder = tmp_path / "rows.parquet", tmp_path / "rows"
+    folder.mkdir()
+    Dataset.from_json(str(data)).to_parquet(own)
+    Dataset.from_json(str(data)).to_parquet(folder / "data-00000-of-00001.parquet")
+    (folder / "record.json").write_text('{"artist": "me"}')
+    with pytest.raises(OutputError, match=r"is there without a rows.record.json beside it; pass another name"):
+        _score(own, own)
+    with pytest.raises(OutputError, match="beside it; --overwrite only replaces what score wrote; pass another name"):
+        _score(own, own, overwrite=True)
+    with pytest.raises(
+        OutputError, match=r"record.json is no scoring record and .*rows holds no scores.*; move them away"
+    ):
+        _score(data, folder, overwrite=True)
+    (tmp_path / "rows.record.json").write_text('{"artist": "me"}')
+    with pytest.raises(OutputError, match=r"record.json is no scoring record and .*rows.parquet holds no scores"):
+        _score(data, own, overwrite=True)
+    (folder / "data-mine.parquet").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds data-mine.parquet, which score did not write; pass another folder"):
+        _score(data, folder, overwrite=True)
+
+
+def test_score_files_finds_out_where_it_cannot_write_before_it_reads(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(stepwise, "read_source", lambda *_: pytest.fail("read the data"))
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "one.record.json").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"folder.parquet is a folder; pass the name of a file"):
+        _score(data, tmp_path / "folder.parquet")
+    with pytest.raises(OutputError, match=r"one.record.json is a folder; pass the name of a file"):
+        _score(data, tmp_path / "one.parquet")
+    with pytest.raises(OutputError, match=r"^cannot write .*scored.parquet: .*; make room for it, or pass"):
+        _score(data, tmp_path / "file/scored.parquet")
+
+
+def test_score_files_into_one_file_beside_a_file_or_a_link(data, tmp_path):
+    (tmp_path / "scored").write_text("of another kind")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "scored.parquet").symlink_to(tmp_path / "disk/rows.parquet")
+    _score(data, tmp_path / "scored.parquet")
+    assert _score(data, tmp_path / "scored.parquet").repeated
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["rows.parquet"]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "scored", "scored.parquet", "scored.record.json"}
+
+
+def test_score_files_that_fails_to_replace_a_file_leaves_the_old_one(data, tmp_path, monkeypatch):
+    out = tmp_path / "scored.parquet"
+    old = _score(data, out).record
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "to_parquet", full)
+        with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
+            _score(data, out, limit=3, overwrite=True)
+    assert read_scored(out).record == old
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", _refused_for(Path.replace, "scored.parquet"))
+        with pytest.raises(OutputError, match=r"cannot write .*/scored.parquet: Permission denied; make room for it"):
+            _score(data, out, limit=3, overwrite=True)
+    with pytest.raises(OutputError, match="has 9 rows, its record tells of 0; score again"):
+        read_scored(out)
+    assert _score(data, out, limit=3, overwrite=True).record.rows == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"scored.parquet", "scored.record.json"}
+
+
+def _refused_for(replace, name):
+    def refused(path, target):
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return replace(path, target)
+
+    return refused
 
 
 def test_read_scored_refuses_what_is_none(scored, tmp_path):
     with pytest.raises(OutputError, match=r"is no scored dataset \(it needs Parquet and record.json\)"):
         read_scored(tmp_path)
     (tmp_path / "record.json").write_bytes((scored.path / "record.json").read_bytes())
-    Dataset.from_dict({"n": [1, 2]}).to_parquet(tmp_path / "data-00000-of-00001.parquet")
+    only = tmp_path / "data-00000-of-00001.parquet"
+    Dataset.from_dict({"n": [1, 2]}).to_parquet(only)
+    with pytest.raises(OutputError, match="holds no Parquet with the column im_log_loss; score again"):
+        read_scored(tmp_path)
+    Dataset.from_dict({"im_log_loss": [1.0, 2.0]}).to_parquet(only)
     with pytest.raises(OutputError, match="has 2 rows, its record tells of 9; score again"):
+        read_scored(tmp_path)
+    only.rename(tmp_path / "data-00001-of-00002.parquet")
+    with pytest.raises(OutputError, match=r"lacks data-00000-of-00002.parquet; score again"):
+        read_scored(tmp_path)
+    (tmp_path / "data-00000-of-00001.parquet").write_text("")
+    with pytest.raises(OutputError, match=r"holds data-00001-of-00002.parquet of another result; score again"):
         read_scored(tmp_path)
