@@ -98,7 +98,9 @@ def fill_facts(given: CardFacts, nearest: list[Stated], source: Stated | None) -
         source: The source's card, asked last.
     """
     cards = [*nearest, source] if source else nearest
-    licensed: CardFacts | Stated = given if given.license else next((c for c in cards if c.license), given)
+    # A licence that is given brings along its name and link where a card of the rows states the very same one.
+    known = [c for c in nearest if c.license == given.license] if given.license else [c for c in cards if c.license]
+    licensed: CardFacts | Stated = known[0] if known else given
     return CardFacts(
         license=licensed.license,
         license_name=given.license_name or licensed.license_name,
