@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from im_datasets import figures
+from im_datasets.columns import SOURCE_ROW, TURN
 from im_datasets.indicators.base import COLUMNS, describe_column
-from im_datasets.manifest import Config, Published
+from im_datasets.manifest import MANIFEST, Config, Published
 from im_datasets.overview import Scores, asked, headline, read_in_part, scored_rows, shortfall
 from im_datasets.record import IndicatorRecord, ScoringRecord
 from im_datasets.rule import LOG_LOSS, LinearRule, Term
@@ -43,7 +44,7 @@ STANDALONE = ".huggingface.yaml"
 FIGURE, PANELS = "figures/score_distribution.png", "figures/indicators.png"
 CONFIGS = {
     "kept": "the chosen rows, best first",
-    "dropped": "the other rows, each with its reason",
+    "dropped": "the other rows",
     "scores": "the number, rank and scores of every row, without its text",
 }
 """Config → what is in it; the first that is published is the default."""
@@ -61,6 +62,7 @@ _BLOCK = re.compile(
 )
 _DIGEST = re.compile(r"(?<![0-9a-zA-Z])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-zA-Z])")
 _PLAIN_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
+_PLAIN_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class CardFacts:
         task_categories: The Hub's names of the tasks that the rows are for.
         tags: Beside those that this package sets.
         repo_id: Where the dataset lies on the Hub; None leaves out how to load and verify it.
+        revision: The branch that it lies on; None is the default one.
         source_terms: What the source's own card says of ``license``, ``license_name``, ``license_link`` and
             ``pretty_name``; None where there is no such card.
     """
@@ -90,6 +93,7 @@ class CardFacts:
     task_categories: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     repo_id: str | None = None
+    revision: str | None = None
     source_terms: Mapping[str, str] | None = None
 
     @classmethod
@@ -230,10 +234,18 @@ def render_card(
         **_origin(record),
         title=facts.pretty_name or f"Selected rows of {_source(record)}",
         block=_marker,
-        here=_here(configs),
+        here=_here(configs, original=original),
         hints=missing_facts(facts.license, facts.language),
         repo_id=facts.repo_id if _PLAIN_ID.fullmatch(facts.repo_id or "") else None,
-        configs=[{"name": name, "rows": config.rows, "what": CONFIGS[name]} for name, config in configs.items()],
+        revision=facts.revision if _PLAIN_REVISION.fullmatch(facts.revision or "") else None,
+        record_file=MANIFEST if facts.repo_id else "record.json",
+        configs=[
+            {"name": name, "rows": config.rows, "what": _what(name, original=original)}
+            for name, config in configs.items()
+        ],
+        tells_all="scores" in configs or ("dropped" in configs and not original),
+        is_expanded=SOURCE_ROW in selection.kept.column_names,
+        is_by_turn=TURN in selection.kept.column_names,
         figure=figure and _link(figure),
         panels=panels and _link(panels),
         original=original,
@@ -300,12 +312,16 @@ def _origin(record: ScoringRecord | None) -> dict[str, Any]:
     }
 
 
-def _here(configs: Mapping[str, Config]) -> str:
+def _what(name: str, *, original: bool) -> str:
+    return CONFIGS[name] + (", each with its reason" if name == "dropped" and not original else "")
+
+
+def _here(configs: Mapping[str, Config], *, original: bool) -> str:
     """What the reader finds in the repository."""
     if "kept" not in configs:
         return "The texts are not here, only the scores of every row."
     if "dropped" in configs:
-        return "Both sides are here: the kept rows, best first, and the dropped rows, each with its reason."
+        return f"Both sides are here: the kept rows, best first, and {_what('dropped', original=original)}."
     more = "; the scores of all rows are here too" if "scores" in configs else ""
     return f"The kept rows are here, best first{more}."
 

@@ -198,7 +198,9 @@ def push_selected(
                 try_again(lambda: target.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
         parts = write_parts(selection, Path(folder), columns=columns, **options)
-        publication = _Publication(selection, parts, columns, replace(given, repo_id=target.repo_id), card, overwrite)
+        branch = None if target.revision == "main" else target.revision
+        facts = replace(given, repo_id=target.repo_id, revision=branch)
+        publication = _Publication(selection, parts, columns, facts, card, overwrite)
         publication.add_files(report=report)
         push = _Push(target, publication, message or f"{len(selection.kept):,} rows selected by im-datasets")
         pushed = push.plan_only() if dry_run else push.run()

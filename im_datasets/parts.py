@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
 
+from im_datasets.columns import SOURCE_ROW, TURN
 from im_datasets.errors import HubError
 from im_datasets.gathering import laid_out
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
@@ -102,6 +103,7 @@ def scores_table(selection: Selection) -> Dataset:
         selection: What was kept and dropped.
     """
     names = added_columns(selection)
+    names += [name for name in (SOURCE_ROW, TURN) if name in selection.kept.column_names]
     sides = [selection.kept.select_columns(names)]
     if len(selection.dropped):
         sides.append(selection.dropped.select_columns([*names, REASON, DUPLICATE_OF]))

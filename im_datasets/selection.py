@@ -379,4 +379,9 @@ def _row_names(ds: Dataset) -> Rows:
     if not pa.types.is_integer(column.type) or column.null_count:
         raise SelectionError(f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it")
     names: Rows = column.to_numpy().astype(np.int64)
+    if len(np.unique(names)) < len(names):
+        raise SelectionError(
+            f"the column {ROW} of the dataset has a number twice, as when two selections are put together, so that "
+            f"rows cannot be told apart; remove it first: ds.remove_columns({ROW!r})"
+        )
     return names

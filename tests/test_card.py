@@ -62,6 +62,51 @@ def inline_tokens(body):
 PLAIN = render()
 
 
+@pytest.mark.parametrize(
+    ("names", "original", "said"),
+    [
+        (["kept"], False, "the numbers of the rows that are not here cannot"),
+        (["kept", "dropped"], False, "Every number on this card, and the rows themselves, can be checked"),
+        (["kept", "scores"], True, "Every number on this card, and the rows themselves, can be checked"),
+        (["kept", "dropped"], True, "the numbers of the rows that are not here cannot"),
+    ],
+)
+def test_card_claims_no_more_than_verify_can_check(names, original, said):
+    configs = {name: Config(24, ["instruction"], [f"{name}.parquet"]) for name in names}
+    card = str(
+        render_card(make_selection(), make_record(), CardFacts(repo_id="me/x"), configs=configs, original=original)
+    )
+    assert said in card
+    assert ("each with its reason" in card) == ("dropped" in names and not original)
+
+
+def test_card_of_a_branch_loads_and_verifies_that_branch():
+    card = str(render_card(make_selection(), make_record(), CardFacts(repo_id="me/x", revision="drafts/one")))
+    assert 'load_dataset("me/x", split="train", revision="drafts/one")' in card
+    assert "`im-datasets verify me/x --revision drafts/one`" in card
+    hostile = str(render_card(make_selection(), make_record(), CardFacts(repo_id="me/x", revision='a"; evil()')))
+    assert "evil" not in hostile
+    assert "revision=" not in hostile
+
+
+def test_card_names_the_record_by_the_file_that_is_there():
+    record = replace(make_record(), command=None)
+    assert "on this card and in `record.json`" in str(render_card(make_selection(), record))
+    published = str(render_card(make_selection(), record, CardFacts(repo_id="me/x")))
+    assert "on this card and in `instructmining.json`" in published
+
+
+def test_card_says_what_a_row_number_is_of_rows_that_were_expanded():
+    assert "`im_source_row`" not in str(render_card(make_selection(), make_record()))
+    sides = [
+        side.add_column("im_source_row", [0] * len(side)).add_column("im_turn", [0] * len(side))
+        for side in (make_selection().kept, make_selection().dropped)
+    ]
+    card = str(render_card(replace(make_selection(), kept=sides[0], dropped=sides[1]), make_record()))
+    assert "| `im_row` | the row's number among all pairs that were read, from 0 |\n| `im_source_row` |" in card
+    assert "| `im_turn` | which of its assistant turns is the response, from 0 |" in card
+
+
 def test_render_card_equals_its_golden_file():
     columns = ["instruction", "im_reason"]
     configs = {name: Config(24, columns, [f"{name}/train-00000-of-00001.parquet"]) for name in CONFIGS}

@@ -573,3 +573,8 @@ def test_select_refuses_columns_that_are_not_there() -> None:
 def test_select_refuses_row_numbers_that_are_none() -> None:
     with pytest.raises(SelectionError, match=r"a column im_row of string that is not a row number; rename it"):
         select(scored([0.1], im_row=["first"]), top_k=1)
+
+
+def test_select_refuses_row_numbers_that_come_twice():
+    with pytest.raises(SelectionError, match=r"im_row .* has a number twice.*remove_columns\('im_row'\)"):
+        select(scored([0.1, 0.2, 0.3], im_row=[4, 2, 4]), top_k=1)
