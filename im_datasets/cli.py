@@ -173,9 +173,7 @@ def mine(
             threshold=threshold,
             per_group=None if per_group is None else _group(per_group),
             near_duplicates=near_duplicates,
-            exclude_contaminated=None
-            if exclude_contaminated is None
-            else pipeline.evaluation_texts(exclude_contaminated),
+            exclude_contaminated=_evaluation_texts(exclude_contaminated),
             columns=mapping,
             every_turn=every_turn,
             config=config,
@@ -292,7 +290,6 @@ def select(
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")] = False,
 ) -> None:
     """Keep the best of rows that score has scored, and write data, card, record and report."""
-    from im_datasets.pipeline import evaluation_texts
     from im_datasets.stepwise import select_files
 
     mined = select_files(
@@ -303,7 +300,7 @@ def select(
         threshold=threshold,
         per_group=None if per_group is None else _group(per_group),
         near_duplicates=near_duplicates,
-        exclude_contaminated=None if exclude_contaminated is None else evaluation_texts(exclude_contaminated),
+        exclude_contaminated=_evaluation_texts(exclude_contaminated),
         seed=seed,
         license=license,
         language=language,
@@ -357,14 +354,11 @@ def push(
     ] = False,
 ) -> None:
     """Publish what mine wrote: rows, card, figures and record in one commit."""
-    import warnings
-
     from im_datasets.hub import push_selected
     from im_datasets.results import CARD, load_result
     from im_datasets.summary import print_pushed
-    from im_datasets.templates import one_line
 
-    warnings.showwarning = lambda told, *_, **__: typer.echo(f"im-datasets: warning: {one_line(told, 500)}", err=True)
+    _tell_warnings()
     card = folder / CARD
     try:
         pushed = push_selected(
@@ -563,6 +557,23 @@ def _embedding(rule: str, model: str, device: str | None = None) -> "list[Indica
     encoder = Embedder(model=model, device=device)
     embedding = [i for i in InstructMining(rule).indicators if isinstance(getattr(i, "embedder", None), Embedder)]
     return [replace(i, embedder=encoder) for i in embedding] or [Similarity(embedder=encoder)]  # type: ignore[call-arg]
+
+
+def _evaluation_texts(data: str | None) -> list[str] | None:
+    """The instructions of an evaluation set; None where none is named."""
+    from im_datasets.pipeline import evaluation_texts
+
+    _tell_warnings()
+    return None if data is None else evaluation_texts(data)
+
+
+def _tell_warnings() -> None:
+    """Show warnings as one line each, without the place in the code."""
+    import warnings
+
+    from im_datasets.templates import one_line
+
+    warnings.showwarning = lambda told, *_, **__: typer.echo(f"im-datasets: warning: {one_line(told, 500)}", err=True)
 
 
 def _command() -> list[str]:

@@ -20,6 +20,7 @@ from im_datasets.turns import (
     is_media_reference,
     is_no_input,
     pair_at,
+    question_at,
     read_conversation,
     read_history,
     read_list,
@@ -226,6 +227,21 @@ class Columns:
         pairs = [self._pair(row) for row in self._rows(batch)]
         return Pairs([pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs])
 
+    def questions(self, batch: Mapping[str, Sequence[Any]]) -> Pairs:
+        """Read the instructions of a batch as ``pairs`` does, whatever the responses are.
+
+        Args:
+            batch: As for ``pairs``.
+
+        Returns:
+            Pairs of n rows without responses; of a conversation that nobody answers the first turn of the user.
+
+        Raises:
+            ColumnsError: A column is missing.
+        """
+        read = [self._question(row) for row in self._rows(batch)]
+        return Pairs([context for context, _ in read], [""] * len(read), [reason for _, reason in read])
+
     def check_instruction(self, batch: Mapping[str, Sequence[Any]]) -> None:
         """Refuse a mapping of the response alone where the responses hold no conversation to take the instruction from.
 
@@ -262,13 +278,24 @@ class Columns:
 
     def _pair(self, row: dict[str, Any]) -> tuple[Spoken, str, str]:
         try:
-            turn = row.get("turn")
-            return (*pair_at(_turns(row), turn if isinstance(turn, int) else -1), "")
+            return (*pair_at(_turns(row), _answer(row)), "")
         except UnscorableRow as problem:
             return (), "", str(problem.reason)
 
+    def _question(self, row: dict[str, Any]) -> tuple[Spoken, str]:
+        try:
+            return question_at(_turns(row), _answer(row)), ""
+        except UnscorableRow as problem:
+            return (), str(problem.reason)
+
 
 _CHOSEN_LAYOUTS = ("preference", "chosen answer")
+
+
+def _answer(row: dict[str, Any]) -> int:
+    """Which assistant turn is the response; -1 is the last."""
+    turn = row.get("turn")
+    return turn if isinstance(turn, int) else -1
 
 
 def _turns_or_none(row: dict[str, Any]) -> list[Turn]:

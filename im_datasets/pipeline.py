@@ -5,6 +5,7 @@ complete folder or none. A second call with the same request finds the folder an
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
+import pyarrow as pa
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from im_datasets import __version__
@@ -20,10 +22,11 @@ from im_datasets.card import CardFacts, as_codes, write_card
 from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
 from im_datasets.engines.base import ShardEngine
-from im_datasets.errors import OutputError, SourceError
+from im_datasets.errors import ColumnsError, OutputError, SourceError
 from im_datasets.gathering import laid_out
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import ModelIndicator
+from im_datasets.layouts import NAMES
 from im_datasets.licences import check_language, check_licence
 from im_datasets.mining import InstructMining
 from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, missing_parts, written_whole
@@ -194,29 +197,80 @@ def mine(
     return Mined(folder, record, selection, repeated=False)
 
 
-EVALUATION_COLUMNS = ("instruction", "prompt", "question", "turns", "conversations", "text")
+EVALUATION_COLUMNS = (*NAMES["instruction"], "turns", *NAMES["messages"], "text")
 """Where an evaluation set without responses keeps its instructions, first match first."""
+
+_NO_RESPONSE = "im_response"
+"""A column without values, in place of the responses that an evaluation set lacks."""
 
 
 def evaluation_texts(data: str) -> list[str]:
     """The instructions of an evaluation set, for ``exclude_contaminated``.
 
+    They are read as those of rows to be scored, so that equal rows give equal texts; what the responses are does not
+    matter. Without responses, an input follows the instruction all the same. Rows of which none can be read are
+    counted in a warning.
+
     Args:
-        data: Anything that ``mine`` reads; responses are not needed. Of several turns the first counts.
+        data: Anything that ``mine`` reads; responses are not needed. Of several turns that nobody answers the first
+            counts.
+
+    Returns:
+        One text per row that can be read, none of them empty.
 
     Raises:
-        SourceError: It cannot be read, or no column of it is known to hold instructions.
+        SourceError: It cannot be read, no column of it is known to hold instructions, or no row holds one.
     """
     rows = load_source(data).dataset
-    by_name = {name.lower(): name for name in reversed(rows.column_names)}
+    try:
+        rows, columns = prepare(rows)
+    except ColumnsError:
+        rows, columns = _without_responses(rows, data)
+    batches = rows.select_columns(list(columns.mapping.values())).iter(batch_size=1000)
+    read = [columns.questions(_first_turns(batch, columns.instruction)) for batch in batches]
+    reasons = [reason for pairs in read for reason in pairs.reasons]
+    if unread := [row for row, reason in enumerate(reasons) if reason]:
+        names = ", ".join(name for name in columns.mapping.values() if name != _NO_RESPONSE)
+        told = (
+            f"no instruction can be read in {len(unread)} of the {len(reasons)} rows of the evaluation set {data} "
+            f"(columns {names}; row {unread[0]}: {reasons[unread[0]]})"
+        )
+        if len(unread) == len(reasons):
+            raise SourceError(f"{told}; name the column of the instructions {EVALUATION_COLUMNS[0]!r}")
+        warnings.warn(f"{told}; rows that repeat these are not dropped", stacklevel=2)
+    return [text for pairs in read for text in pairs.scorable()[1].instructions]
+
+
+def _without_responses(rows: Dataset, data: str) -> tuple[Dataset, Columns]:
+    """The rows of an evaluation set whose responses cannot be told, and columns that read the instructions alone.
+
+    Raises:
+        SourceError: No column is known to hold instructions.
+    """
+    by_name = {name.strip().lower(): name for name in reversed(rows.column_names)}
     name = next((by_name[known] for known in EVALUATION_COLUMNS if known in by_name), None)
     if name is None:
         raise SourceError(
             f"no instructions in the evaluation set {data}: it has the columns {rows.column_names}; "
             f"name one of them {EVALUATION_COLUMNS[0]!r}"
         )
-    firsts = [value[0] if isinstance(value, list) and value else value for value in rows[name]]
-    return [text for text in firsts if isinstance(text, str) and text.strip()]
+    if name.strip().lower() in NAMES["messages"]:
+        return rows, Columns(messages=name)
+    given = next((by_name[known] for known in NAMES["input"] if known in by_name), None)
+    rows = rows.add_column(_NO_RESPONSE, pa.nulls(len(rows)))
+    return rows, Columns(instruction=name, input=given, response=_NO_RESPONSE)
+
+
+def _first_turns(batch: dict[str, list[Any]], instruction: str | None) -> dict[str, list[Any]]:
+    """A batch in which a list of texts, asked one after another, is the first of them."""
+    if instruction is None:
+        return batch
+    values = [value[0] if isinstance(value, list) and _are_texts(value) else value for value in batch[instruction]]
+    return {**batch, instruction: values}
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 def check_facts(license: str | None, language: str | Sequence[str] | None) -> None:

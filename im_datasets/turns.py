@@ -210,7 +210,26 @@ def pair_at(turns: list[Turn], answer: int = -1) -> tuple[Spoken, str]:
         raise UnscorableRow(Reason.ONLY_TOOL_CALLS if calls else Reason.NO_ASSISTANT_TURN)
     place = places[answer]
     response = _response(turns[place])
-    return tuple((role, _whole(text)) for role, text in _instruction(turns[:place])), _whole(response)
+    return _instruction(turns[:place]), _whole(response)
+
+
+def question_at(turns: list[Turn], answer: int = -1) -> Spoken:
+    """What an assistant turn answers, as ``pair_at`` gives it, whatever that turn says.
+
+    Args:
+        turns: The whole conversation.
+        answer: Which assistant turn, counted from 0; -1 is the last.
+
+    Returns:
+        The spoken turns before that turn; where there is no such turn, the first turn of the user.
+
+    Raises:
+        UnscorableRow: There is nothing to read.
+    """
+    places = answer_places(turns)
+    if -1 <= answer < len(places) and places:
+        return _instruction(turns[: places[answer]])
+    return _instruction([turn for turn in turns if turn.role == "user"][:1])
 
 
 def as_text(spoken: Spoken) -> str:
@@ -233,7 +252,7 @@ def _instruction(turns: list[Turn]) -> Spoken:
         raise UnscorableRow(Reason.INSTRUCTION_NOT_TEXT)
     if any(turn.media or _stands_for_media(turn.text or "") for turn in turns):
         raise UnscorableRow(Reason.PLACEHOLDER)
-    spoken = tuple((turn.role, turn.text) for turn in turns if turn.text and turn.text.strip())
+    spoken = tuple((turn.role, _whole(turn.text)) for turn in turns if turn.text and turn.text.strip())
     if not spoken:
         raise UnscorableRow(Reason.MISSING_INSTRUCTION)
     return spoken

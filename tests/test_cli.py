@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,6 +205,16 @@ def test_python_m_runs_the_command_line(tmp_path, module):
     command = [sys.executable, "-m", module, "rules"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "embedded" in done.stdout
+
+
+@pytest.mark.filterwarnings("default")
+def test_mine_warns_of_evaluation_rows_that_it_cannot_read(call, data, tmp_path):
+    (tmp_path / "e.jsonl").write_text('{"prompt": "How do bees make honey?"}\n{"prompt": " "}\n')
+    arguments = [data, "--fraction", 1, "--out", tmp_path / "out", "--exclude-contaminated", tmp_path / "e.jsonl"]
+    status, _, told = call("mine", *arguments, "--json")
+    assert status == 0
+    assert re.search("^im-datasets: warning: no instruction can be read in 1 of the 2 rows of", told, re.MULTILINE)
+    assert ScoringRecord.load(tmp_path / "out/record.json").selection["reasons"]["contaminated"] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from im_datasets import LinearRule, mine, pipeline, scoring, verify
+from im_datasets.columns import Columns
 from im_datasets.embedding import Embedder
 from im_datasets.errors import HubError, OutputError, RuleError, SelectionError, SourceError
 from im_datasets.indicators import MTLD, Similarity
@@ -176,9 +177,56 @@ def _doubled(row):
     return {"n": 2 * row["n"]}
 
 
-def test_evaluation_texts_takes_first_turns(tmp_path):
-    (tmp_path / "e.jsonl").write_text('{"turns": ["First.", "Then."]}\n{"turns": ["Other."]}\n')
-    assert pipeline.evaluation_texts(str(tmp_path / "e.jsonl")) == ["First.", "Other."]
+@pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        ([{"turns": ["First.", "Then."], "reference": ["a"]}, {"turns": ["Other."]}], ["First.", "Other."]),
+        ([{"instruction": "Translate.", "input": "Hi", "output": "Salut"}], ["Translate.\n\nHi"]),
+        ([{"instruction": "Translate.", "input": "Hi", "output": ""}], ["Translate.\n\nHi"]),
+        (
+            [{"Instruction": "Translate.", "Input": "Hi"}, {"Instruction": "Go.", "Input": "<noinput>"}],
+            ["Translate.\n\nHi", "Go."],
+        ),
+        ([{"question": "Why?", "answer": "a", "output": "b"}], ["Why?"]),
+        ([{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]}], ["Why?"]),
+        ([{"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}], ["Why?"]),
+    ],
+    ids=["turns", "input", "no answer", "no response", "two responses", "messages", "conversations"],
+)
+def test_evaluation_texts_reads_any_layout(tmp_path, rows, texts):
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert pipeline.evaluation_texts(str(tmp_path / "e.jsonl")) == texts
+
+
+def test_evaluation_texts_are_those_of_rows_to_be_scored(tmp_path):
+    turns = [("human", "Why?"), ("gpt", "So."), ("human", "And how?"), ("gpt", "Thus.")]
+    row = {"conversations": [{"from": who, "value": said} for who, said in turns], "system": "Be kind."}
+    (tmp_path / "e.jsonl").write_text(json.dumps(row) + "\n")
+    read = Columns.detect(row).pairs({name: [value] for name, value in row.items()})
+    assert pipeline.evaluation_texts(str(tmp_path / "e.jsonl")) == read.instructions
+
+
+def test_evaluation_texts_counts_rows_that_cannot_be_read(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_text('{"prompt": "Why?"}\n{"prompt": " "}\n{"prompt": null}\n')
+    told = (
+        r"in 2 of the 3 rows of the evaluation set .*\(columns prompt; row 1: missing or empty instruction\); rows that"
+    )
+    with pytest.warns(UserWarning, match=told):
+        assert pipeline.evaluation_texts(str(path)) == ["Why?"]
+    path.write_text('{"prompt": 3}\n{"prompt": 4}\n')
+    with pytest.raises(SourceError, match=r"in 2 of the 2 rows .*row 0: instruction is not text\); name the column of"):
+        pipeline.evaluation_texts(str(path))
+
+
+def test_mine_tells_repeats_of_evaluation_rows_by_their_input(tmp_path):
+    rows = [{"instruction": "Translate.", "input": text, "output": f"It is {text} there."} for text in ("Hi", "Bye")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "e.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    texts = pipeline.evaluation_texts(str(tmp_path / "e.jsonl"))
+    mined = mine(tmp_path / "rows.jsonl", tmp_path / "out", fraction=1, exclude_contaminated=texts, progress=False)
+    assert mined.selection.kept["input"][:] == ["Bye"]
+    assert mined.selection.reasons == {"contaminated": 1}
 
 
 def test_evaluation_texts_refuses_unknown_columns(tmp_path):
