@@ -385,6 +385,21 @@ def test_an_indicator_whose_column_has_another_prefix_is_published_and_verified(
     assert "politeness" in hub.store.read(REPO, "README.md").decode()
 
 
+@pytest.mark.parametrize("options", [{"include_dropped": True}, {"scores_only": True}])
+def test_rows_made_from_turns_are_published_with_their_place_and_verified(hub, tmp_path, options):
+    def turns(pair):
+        return [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+
+    talks = [turns(first) + turns(second) for first, second in zip(ROWS[:4], ROWS[4:8], strict=True)]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    facts = {"license": "cc0-1.0", "language": "en"}
+    mined = mine(tmp_path / "talks.jsonl", tmp_path / "mined", top_k=3, every_turn=True, progress=False, **facts)
+    push_selected(mined.selection, REPO, **options, **facts)
+    card = hub.store.read(REPO, "README.md").decode()
+    assert "| `im_source_row` | the place in the source of the row that it was made from, from 0 |" in card
+    assert told(verify(REPO, sample=8), FAILED) == ""
+
+
 def test_verify_names_fields_that_were_edited_since(pushed):
     pushed(lambda front: front.update(language=["fr"], pretty_name="Mine"))
     verification = verify(REPO, sample=0)
