@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
 
 from im_datasets.columns import SOURCE_ROW, TURN
@@ -13,6 +14,7 @@ from im_datasets.gathering import laid_out
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
 from im_datasets.manifest import Config, Published
 from im_datasets.rule import LOG_LOSS
+from im_datasets.screening import read_column
 from im_datasets.selection import DUPLICATE_OF, RANK, REASON, ROW, Selection
 
 IS_KEPT = "im_kept"
@@ -64,7 +66,7 @@ def write_parts(
         shard_bytes: Rough size of a shard at most.
 
     Raises:
-        HubError: ``columns`` is neither of the two, or nothing would be written.
+        HubError: ``columns`` is neither of the two, nothing would be written, or two rows have one number.
     """
     if columns not in _COLUMN_CHOICES:
         raise HubError(f"columns={columns!r}; it must be one of {', '.join(_COLUMN_CHOICES)}")
@@ -72,6 +74,7 @@ def write_parts(
         raise HubError("scores_only leaves all texts out, include_dropped asks for some; pass one of them")
     if not len(selection.kept):
         raise HubError("the selection keeps no row, so there is nothing to publish")
+    _check_numbers(selection)
     strip: Callable[[Dataset], Dataset] = (lambda rows: rows) if columns == "all" else _original(selection)
     configs: dict[str, Dataset] = {}
     if not scores_only:
@@ -85,6 +88,17 @@ def write_parts(
     for name, rows in configs.items():
         _write_config(parts, name, rows, shard_bytes)
     return parts
+
+
+def _check_numbers(selection: Selection) -> None:
+    """Refuse rows that nobody could tell apart."""
+    sides = [read_column(rows, ROW).to_numpy() for rows in (selection.kept, selection.dropped) if len(rows)]
+    numbers, counts = np.unique(np.concatenate(sides), return_counts=True)
+    if (counts > 1).any():
+        raise HubError(
+            f"two rows have the {ROW} {numbers[counts > 1][0]}, as where selections were put together; remove the "
+            "column, select again, which numbers the rows anew, then push"
+        )
 
 
 def added_columns(selection: Selection) -> list[str]:

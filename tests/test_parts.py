@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from report_sample import make_record, make_selection
 
 from im_datasets.errors import HubError
@@ -23,6 +23,14 @@ def test_write_parts_describes_every_shard(tmp_path):
     assert config.files == sorted(parts.files)
     assert config.rows == sum(len(Dataset.from_parquet(str(tmp_path / path))) for path in config.files) == 8
     assert parts.infos["kept"].splits["train"].num_examples == 8
+
+
+def test_write_parts_refuses_two_rows_of_one_number(tmp_path):
+    selection = make_selection()
+    twice = concatenate_datasets([selection.kept, selection.kept.select([0])])
+    with pytest.raises(HubError, match="two rows have the im_row .* select again"):
+        write_parts(replace(selection, kept=twice), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_added_columns_knows_those_of_an_own_indicator():
@@ -55,7 +63,7 @@ def test_original_columns_alone_need_some(tmp_path):
 
 def test_images_lie_inside_the_shards_and_name_no_path(tmp_path):
     pytest.importorskip("PIL")
-    from datasets import Image, concatenate_datasets
+    from datasets import Image
     from PIL import Image as Picture
 
     Picture.new("RGB", (2, 2)).save(tmp_path / "secret-folder-name.png")
