@@ -28,7 +28,7 @@ def test_write_parts_describes_every_shard(tmp_path):
 def test_write_parts_refuses_two_rows_of_one_number(tmp_path):
     selection = make_selection()
     twice = concatenate_datasets([selection.kept, selection.kept.select([0])])
-    with pytest.raises(HubError, match="two rows have the im_row .* select again"):
+    with pytest.raises(HubError, match=r"two rows have the im_row .* select again"):
         write_parts(replace(selection, kept=twice), tmp_path)
     assert not list(tmp_path.iterdir())
 
