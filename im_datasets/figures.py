@@ -107,7 +107,7 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
             bottom=height - top - 150,
         )
         _panel(axes, scores, name)
-        axes.set_title(describe_column(name).name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8)
+        axes.set_title(name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8, parse_math=False)
     return figure
 
 

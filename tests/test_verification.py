@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset, Value, load_dataset
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from im_datasets import mine, push_selected, rescoring, verify
@@ -24,6 +25,7 @@ from im_datasets.indicators import FunctionIndicator
 from im_datasets.record import IndicatorRecord
 from im_datasets.rescoring import NotRescorable, rebuild
 from im_datasets.rule import LinearRule, Term
+from im_datasets.templates import as_code
 from im_datasets.verification import FAILED, NOT_CHECKED, PASSED
 
 REPO = "me/best"
@@ -358,14 +360,15 @@ def test_verify_refuses_terms_that_no_push_stated(pushed):
     assert "license_link in the front matter is https://example.org, pushed was none" in wrong
 
 
-def test_an_indicator_whose_column_has_another_prefix_is_published_and_verified(hub, tmp_path):
+@pytest.mark.parametrize("name", ["politeness", "$p_{|`<b>*x"])
+def test_an_indicator_whose_column_has_another_prefix_is_published_and_verified(hub, tmp_path, name):
     def polite(batch):
-        return {"politeness": [float("nan") if "Rome" in text else float(len(text)) for text in batch["response"]]}
+        return {name: [float("nan") if "Rome" in text else float(len(text)) for text in batch["response"]]}
 
-    politeness = FunctionIndicator(function=polite, names=("politeness",))
+    politeness = FunctionIndicator(function=polite, names=(name,))
     lines = [json.dumps({"instruction": x, "output": y}) for x, y in ROWS]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    rule = LinearRule("polite", "Polite rows", 0.0, (Term("politeness", -0.1),))
+    rule = LinearRule("polite", "Polite rows", 0.0, (Term(name, -0.1),))
     mined = mine(
         tmp_path / "rows.jsonl",
         tmp_path / "mined",
@@ -377,12 +380,12 @@ def test_an_indicator_whose_column_has_another_prefix_is_published_and_verified(
         progress=False,
     )
     page = (tmp_path / "mined" / "report.html").read_text()
-    assert "This row has no score: <bdi>no politeness</bdi>." in page
-    assert "<h3><code>politeness</code></h3>" in page
+    assert f"This row has no score: <bdi>no {escape(name)}</bdi>." in page
+    assert f"<h3><code>{escape(name)}</code></h3>" in page
     push_selected(mined.selection, REPO, include_dropped=True, license="cc0-1.0", language="en")
     verification = verify(REPO, sample=9)
     assert told(verification, FAILED) == ""
-    assert "politeness" in hub.store.read(REPO, "README.md").decode()
+    assert as_code(name) in hub.store.read(REPO, "README.md").decode()
 
 
 @pytest.mark.parametrize("options", [{"include_dropped": True}, {"scores_only": True}])
