@@ -77,8 +77,8 @@ class Procedure:
         asked = min(asked, candidates)
         if runs < asked + SPARE:
             raise CalibrationError(
-                f"{runs} runs are too few for {asked} terms (on one subset they count once): at least {asked + SPARE}, "
-                f"better {RUNS_PER_TERM * asked}; make more runs, or fit fewer terms (--max-terms, --column)"
+                f"{runs} runs are too few for {asked} terms: at least {asked + SPARE}, better {RUNS_PER_TERM * asked} "
+                "(runs on one subset count once); make more runs, or fit fewer terms (--max-terms, --column)"
             )
         return asked
 
