@@ -104,11 +104,13 @@ def fill_facts(given: CardFacts, nearest: list[Stated], source: Stated | None) -
     return CardFacts(
         license=licensed.license,
         license_name=given.license_name or licensed.license_name,
-        license_link=given.license_link or licensed.license_link,
+        # Another name than the card's has another text.
+        license_link=given.license_link or (None if given.license_name else licensed.license_link),
         language=given.language or next((c.language for c in cards if c.language), ()),
         pretty_name=given.pretty_name or next((c.pretty_name for c in nearest if c.pretty_name), None),
         task_categories=given.task_categories or next((c.task_categories for c in cards if c.task_categories), ()),
         tags=given.tags,
         repo_id=given.repo_id,
+        revision=given.revision,
         source_terms=(source.terms() or None) if source else None,
     )

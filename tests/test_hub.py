@@ -21,6 +21,7 @@ from im_datasets.card import FIGURE, PANELS, find_blocks
 from im_datasets.errors import ConflictError, HubError
 from im_datasets.hub import SecretsWarning
 from im_datasets.templates import write_bytes
+from im_datasets.verification import FAILED, verify
 
 REPO = "me/best"
 GIVEN = {"license": "cc-by-4.0", "language": "en"}
@@ -155,7 +156,10 @@ def test_push_to_a_branch_makes_it_and_leaves_main_alone(hub, selection):
 
 
 def test_push_to_a_new_branch_that_needs_no_commit_makes_it(hub, selection):
-    first = push(selection)
+    push(selection)
+    first = push(selection, revision="dev")
+    refs = hub.store.repos["dataset", REPO].refs
+    refs["main"] = refs.pop("dev")  # merged, and the branch deleted
     planned = push(selection, revision="dev", dry_run=True)
     assert (planned.changed, planned.new_branch) == (True, True)
     assert "dev" not in hub.store.repos["dataset", REPO].refs
@@ -165,6 +169,26 @@ def test_push_to_a_new_branch_that_needs_no_commit_makes_it(hub, selection):
     assert load_dataset(REPO, revision="dev", split="train").to_list() == selection.kept.to_list()
     again = push(selection, revision="dev")
     assert (again.changed, again.new_branch) == (False, False)
+
+
+def test_card_of_a_branch_loads_and_verifies_that_branch(hub, selection):
+    push(selection)
+    push(selection, revision="dev")
+    card = card_of(hub, "dev")
+    assert f'load_dataset("{REPO}", split="train", revision="dev")' in card
+    assert f"`im-datasets verify {REPO} --revision dev`" in card
+    assert "revision=" not in card_of(hub)
+    assert not [check for check in verify(REPO, revision="dev", sample=0).checks if check.outcome == FAILED]
+
+
+def test_another_name_of_a_licence_takes_no_link_from_the_card(hub, selection):
+    card = b"---\nlicense: other\nlicense_name: old\nlicense_link: https://example.org/old\nlanguage: en\n---\n"
+    hub.store.put(REPO, {"README.md": card})
+    push_selected(selection, REPO, license="other")
+    assert front_matter(card_of(hub))["license_link"] == "https://example.org/old"
+    push_selected(selection, REPO, license="other", license_name="new")
+    front = front_matter(card_of(hub))
+    assert (front["license_name"], "license_link" in front) == ("new", False)
 
 
 def test_push_without_a_record_says_so(hub, selection):

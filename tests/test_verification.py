@@ -624,6 +624,9 @@ def test_push_command_interrupted_says_so(hub, mined, monkeypatch):
 
 def test_push_command_says_that_it_made_a_branch(hub, mined):
     run("push", mined.folder, REPO)
+    run("push", mined.folder, REPO, "--revision", "dev")
+    refs = hub.store.repos["dataset", REPO].refs
+    refs["main"] = refs.pop("dev")  # merged, and the branch deleted
     shown = run("push", mined.folder, REPO, "--revision", "dev", "--dry-run")
     assert "with a new branch dev." in shown.stdout
     shown = run("push", mined.folder, REPO, "--revision", "dev")
