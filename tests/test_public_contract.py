@@ -1,0 +1,141 @@
+"""What users build on does not change unseen: names, signatures, commands, columns, JSON layouts, keys of the store.
+
+`python tests/test_public_contract.py` writes the snapshot anew, for a change that is meant; its diff says what changed.
+"""
+
+import inspect
+import json
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import typer
+from datasets import Dataset
+
+import im_datasets
+from im_datasets import calibration, indicators, mine
+from im_datasets.calibration import Run
+from im_datasets.cli import app
+from im_datasets.engine import _keys
+from im_datasets.indicators import IFD, Perplexity, Reward, UniEval
+from im_datasets.indicators.base import COLUMNS, UNSCORABLE
+from im_datasets.manifest import MANIFEST, Config, Manifest, Published
+from im_datasets.metric_modules import module_names
+from im_datasets.mining import ENTRY_POINTS
+from im_datasets.record import IndicatorRecord, ScoringRecord
+from im_datasets.results import CARD, DROPPED, KEPT, RECORD, REPORT
+from im_datasets.rule import LinearRule
+from im_datasets.summary import summarise
+
+SNAPSHOT = Path(__file__).parent / "golden" / "public_contract.json"
+PACKAGES = [im_datasets, indicators, calibration]
+
+
+def names():
+    """Public name → its signature, and for a class those of its public members too."""
+    return {
+        f"{package.__name__}.{name}": _describe(getattr(package, name))
+        for package in PACKAGES
+        for name in package.__all__
+        if name != "__version__"
+    }
+
+
+def _describe(thing):
+    if not inspect.isclass(thing):
+        return _signature(thing) if callable(thing) else sorted(thing)
+    if issubclass(thing, Exception):
+        return "error"
+    members = {name: member for name, member in inspect.getmembers(thing) if not name.startswith("_")}
+    public = {name: _signature(member) if callable(member) else "value" for name, member in members.items()}
+    if is_dataclass(thing):
+        public |= {field.name: "field" for field in fields(thing)}
+    return {"(…)": _signature(thing), **public}
+
+
+def _signature(thing):
+    """A signature as text, types by their last name: where a class lies is nobody's business."""
+    text = str(inspect.signature(thing))
+    text = re.sub(r"<factory>|<function [^>]*>|<class '([^']*)'>", lambda m: m[1] or "<factory>", text)
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(\w+)", r"\1", text)
+
+
+def commands():
+    """Command → its arguments, and its options with their defaults."""
+    return dict(sorted(_commands(typer.main.get_command(app), "im-datasets")))
+
+
+def _commands(command, path):
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, f"{path} {name}")
+    described = {}
+    for each in command.params:
+        default = each.default if isinstance(each.default, str | int | float | bool | list) else None
+        forms = sorted({*each.opts, *each.secondary_opts}) if each.opts[0].startswith("-") else [each.name]
+        described[" ".join(forms)] = {"required": each.required, "repeatable": each.multiple, "default": default}
+    yield path, described
+
+
+def layouts():
+    """What is written: columns, files, and the fields of everything that goes to disk or to the Hub."""
+    written = (ScoringRecord, IndicatorRecord, Manifest, Config, Published, Run)
+    return {
+        "columns": {name: [column.unit, column.direction] for name, column in COLUMNS.items()},
+        "unscorable": UNSCORABLE,
+        "files": [KEPT, DROPPED, RECORD, REPORT, CARD, MANIFEST],
+        "fields": {each.__name__: [field.name for field in fields(each)] for each in written},
+        "rules": {name: sorted(LinearRule.load(name).to_dict()) for name in LinearRule.names()},
+        "entry points": ENTRY_POINTS,
+        "modules": sorted(module_names()),
+    }
+
+
+def store():
+    """Keys of the store: values computed before an upgrade are found after it."""
+    models = [
+        Perplexity(model="m"),
+        Perplexity(model="m", condition_on_instruction=False, template="plain"),
+        IFD(model="m", template="alpaca"),
+        Reward(model="m"),
+        UniEval(model="m"),
+    ]
+    return {repr(each): [key.hex() for key in _keys(["text", ["a", "b"]], each.space())] for each in models}
+
+
+def outputs():
+    """What a run really writes: every field of record, summary and manifest, whatever its value."""
+    rows = {
+        "instruction": [f"Say {word}." for word in "abcdefgh"],
+        "output": [f"This is {word}." for word in "abcdefgh"],
+    }
+    with TemporaryDirectory() as folder:
+        mined = mine(Dataset.from_dict(rows), Path(folder) / "mined", top_k=4, progress=False)
+        record = json.loads((mined.folder / RECORD).read_text(encoding="utf-8"))
+        summary = json.loads(json.dumps(summarise(mined)))
+    return {"record": _shape(record), "summary": _shape(summary), "versions": sorted(record["versions"])}
+
+
+def _shape(value):
+    """Names and kinds, values left out; lists by their first element."""
+    if isinstance(value, dict):
+        return {name: _shape(each) for name, each in sorted(value.items()) if name != "versions"}
+    return [_shape(each) for each in value[:1]] if isinstance(value, list) else type(value).__name__
+
+
+SECTIONS = {section.__name__: section for section in (names, commands, layouts, store, outputs)}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_public_contract_is_as_it_was(section):
+    assert json.loads(json.dumps(SECTIONS[section]())) == json.loads(SNAPSHOT.read_text(encoding="utf-8"))[section]
+
+
+def test_there_are_51_public_names():
+    assert sum(len(package.__all__) for package in PACKAGES) == 51
+
+
+if __name__ == "__main__":
+    contract = {name: section() for name, section in SECTIONS.items()}
+    SNAPSHOT.write_text(json.dumps(contract, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
