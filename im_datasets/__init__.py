@@ -6,40 +6,40 @@ InstructMining (arXiv 2307.06290) for Hugging Face datasets. Names are imported 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from im_datasets.columns import Columns
-    from im_datasets.embedding import Embedder
-    from im_datasets.errors import ImDatasetsError
-    from im_datasets.hub import push_selected
-    from im_datasets.metric_modules import metric
-    from im_datasets.mining import InstructMining
-    from im_datasets.pipeline import mine
-    from im_datasets.published import load_selection
-    from im_datasets.record import ScoringRecord
-    from im_datasets.rule import LinearRule
-    from im_datasets.scoring import score
-    from im_datasets.selection import Selection, select
-    from im_datasets.source import load_source
-    from im_datasets.verification import verify
+from im_datasets.common.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from im_datasets.common.errors import ImDatasetsError
+    from im_datasets.data.columns import Columns
+    from im_datasets.data.source import load_source
+    from im_datasets.hub.published import load_selection
+    from im_datasets.hub.push import push_selected
+    from im_datasets.hub.verify import verify
+    from im_datasets.metric_modules import metric
+    from im_datasets.models.embedder import Embedder
+    from im_datasets.pipeline import mine
+    from im_datasets.rules.instruct_mining import InstructMining
+    from im_datasets.rules.linear import LinearRule
+    from im_datasets.scoring.record import ScoringRecord
+    from im_datasets.scoring.score import score
+    from im_datasets.selection.select import Selection, select
 
 _MODULES = {
-    "Columns": "columns",
-    "Embedder": "embedding",
-    "ImDatasetsError": "errors",
-    "InstructMining": "mining",
-    "LinearRule": "rule",
-    "ScoringRecord": "record",
-    "Selection": "selection",
-    "load_selection": "published",
-    "load_source": "source",
+    "Columns": "data.columns",
+    "Embedder": "models.embedder",
+    "ImDatasetsError": "common.errors",
+    "InstructMining": "rules.instruct_mining",
+    "LinearRule": "rules.linear",
+    "ScoringRecord": "scoring.record",
+    "Selection": "selection.select",
+    "load_selection": "hub.published",
+    "load_source": "data.source",
     "metric": "metric_modules",
     "mine": "pipeline",
-    "push_selected": "hub",
-    "score": "scoring",
-    "select": "selection",
-    "verify": "verification",
+    "push_selected": "hub.push",
+    "score": "scoring.score",
+    "select": "selection.select",
+    "verify": "hub.verify",
 }
 
 __all__ = [

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from im_datasets.errors import ModuleNameError
+from im_datasets.common.errors import ModuleNameError
 
 PREFIX = "im_"
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from im_datasets.card import FIGURE, PANELS
-from im_datasets.errors import OutputError
-from im_datasets.results import CARD, DROPPED, KEPT, RECORD, REPORT
+from im_datasets.common.errors import OutputError
+from im_datasets.report.card import FIGURE, PANELS
+from im_datasets.report.result_folder import CARD, DROPPED, KEPT, RECORD, REPORT
 
 PARTS = (KEPT, DROPPED, RECORD, REPORT, CARD, FIGURE, PANELS)
 """Every file of a result, by its path in the folder."""

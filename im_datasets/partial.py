@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from im_datasets.shards import LOCK
+from im_datasets.scoring.shards import LOCK
 
 
 def partial_folder(result: Path) -> Path:

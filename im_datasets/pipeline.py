@@ -17,30 +17,30 @@ from typing import IO, Any
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-from im_datasets import __version__
-from im_datasets.card import CardFacts, as_codes, write_card
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
-from im_datasets.engines.base import ShardEngine
-from im_datasets.errors import ColumnsError, OutputError, SourceError
-from im_datasets.gathering import laid_out
+from im_datasets.common.errors import ColumnsError, OutputError, SourceError
+from im_datasets.common.storage import peak_memory_bytes
+from im_datasets.common.version import __version__
+from im_datasets.data.arrow import laid_out
+from im_datasets.data.columns import Columns
+from im_datasets.data.layouts import NAMES
+from im_datasets.data.prepare import prepare
+from im_datasets.data.source import Source, load_source
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import ModelIndicator
-from im_datasets.layouts import NAMES
-from im_datasets.licences import check_language, check_licence
-from im_datasets.mining import InstructMining
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.value_store import using_store
 from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, missing_parts, written_whole
 from im_datasets.partial import drop_partial, partial_folder
-from im_datasets.record import ScoringRecord
-from im_datasets.report import write_report
-from im_datasets.resources import peak_memory_bytes
-from im_datasets.results import DROPPED, KEPT, RECORD, REPORT, describe_selection, load_result
-from im_datasets.rows import prepare
-from im_datasets.rule import LinearRule
-from im_datasets.scoring import score
-from im_datasets.selection import Selection, check_enough, check_request, select
-from im_datasets.source import Source, load_source
-from im_datasets.store import using_store
+from im_datasets.report.card import CardFacts, as_codes, write_card
+from im_datasets.report.card_facts import check_language, check_licence
+from im_datasets.report.page import write_report
+from im_datasets.report.result_folder import DROPPED, KEPT, RECORD, REPORT, describe_selection, load_result
+from im_datasets.rules.instruct_mining import InstructMining
+from im_datasets.rules.linear import LinearRule
+from im_datasets.scoring.engines.base import ShardEngine
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.score import score
+from im_datasets.selection.select import Selection, check_enough, check_request, select
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from typing import IO, Any
 
 from datasets import Dataset
 
-from im_datasets import __version__
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
-from im_datasets.engines.base import ShardEngine
-from im_datasets.errors import OutputError, SelectionError
+from im_datasets.common.errors import OutputError, SelectionError
+from im_datasets.common.version import __version__
+from im_datasets.data.columns import Columns
+from im_datasets.data.prepare import prepare
+from im_datasets.hub.manifest import cut_word
+from im_datasets.hub.rescoring import NotRescorable, rebuild_embedder
 from im_datasets.indicators.base import Indicator
-from im_datasets.manifest import cut_word
-from im_datasets.mining import InstructMining
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.value_store import using_store
 from im_datasets.output import (
     check_file_writable,
     check_loses_nothing,
@@ -41,12 +42,14 @@ from im_datasets.pipeline import (
     read_source,
     write_result,
 )
-from im_datasets.record import ScoringRecord
-from im_datasets.rescoring import NotRescorable, rebuild_embedder
-from im_datasets.results import describe_selection
-from im_datasets.rows import prepare
-from im_datasets.rule import LinearRule
-from im_datasets.scored_files import (
+from im_datasets.report.result_folder import describe_selection
+from im_datasets.report.templates import write_text
+from im_datasets.rules.instruct_mining import InstructMining
+from im_datasets.rules.linear import LinearRule
+from im_datasets.scoring.engines.base import ShardEngine
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.score import score
+from im_datasets.scoring.scored_files import (
     find_damage,
     holds_scores,
     is_one_file,
@@ -55,10 +58,7 @@ from im_datasets.scored_files import (
     record_path,
     write_shards,
 )
-from im_datasets.scoring import score
-from im_datasets.selection import check_request, select
-from im_datasets.store import using_store
-from im_datasets.templates import write_text
+from im_datasets.selection.select import check_request, select
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import tiny_models
 import torch
 from datasets import Dataset
 
-from im_datasets import LinearRule, engine, score
-from im_datasets.batching import TokenBudget
+from im_datasets import LinearRule, score
 from im_datasets.indicators import Perplexity
-from im_datasets.rule import Term
-from im_datasets.store import using_store
+from im_datasets.models import inference as engine
+from im_datasets.models.batching import TokenBudget
+from im_datasets.models.value_store import using_store
+from im_datasets.rules.linear import Term
 
 RULE = LinearRule("perplexity", "by perplexity", 0.0, (Term("im_perplexity", 0.01),))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from im_datasets.record import IndicatorRecord, ScoringRecord
-from im_datasets.rule import LinearRule
-from im_datasets.selection import Selection
+from im_datasets.rules.linear import LinearRule
+from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.selection.select import Selection
 
 RULE = {
     "schema_version": 1,

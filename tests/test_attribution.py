@@ -3,8 +3,8 @@
 import pytest
 from report_sample import make_record
 
-from im_datasets.attribution import Stated, fill_facts, source_states
-from im_datasets.card import CardFacts
+from im_datasets.hub.terms import Stated, fill_facts, source_states
+from im_datasets.report.card import CardFacts
 
 MINE = Stated(license="mit", language=("de",), pretty_name="Mine")
 SOURCE = Stated(license="other", license_name="own", license_link="https://example.org", task_categories=("x",))

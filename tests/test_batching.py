@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets import batching
-from im_datasets.batching import (
+from im_datasets.models import batching
+from im_datasets.models.batching import (
     KERNEL_ROWS,
     Batcher,
     TokenBatch,

@@ -13,12 +13,20 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_sample import GOLDEN, RULE, make_record, make_selection
 
-from im_datasets import card as card_module
-from im_datasets.card import CONFIGS, CardFacts, find_blocks, mined_configs, missing_facts, render_card, write_card
-from im_datasets.card_merge import split_card as split_front_matter
+from im_datasets.hub.card_merge import split_card as split_front_matter
+from im_datasets.hub.manifest import Config
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.manifest import Config
-from im_datasets.record import IndicatorRecord
+from im_datasets.report import card as card_module
+from im_datasets.report.card import (
+    CONFIGS,
+    CardFacts,
+    find_blocks,
+    mined_configs,
+    missing_facts,
+    render_card,
+    write_card,
+)
+from im_datasets.scoring.record import IndicatorRecord
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HOSTILE = st.sampled_from(
@@ -374,7 +382,7 @@ def test_write_card_writes_card_and_figures_and_the_configs_open(tmp_path):
 
 
 def test_write_card_tells_what_is_missing(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="im_datasets.card"):
+    with caplog.at_level("INFO", logger="im_datasets.report.card"):
         write_card(make_selection(), make_record(), tmp_path, CardFacts.of("mit"))
     assert [record.getMessage() for record in caplog.records] == missing_facts("mit", None)
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_sample import make_record, make_selection
 
-from im_datasets.card import Card, CardFacts, as_yaml, block_digests, find_blocks, render_card
-from im_datasets.card_merge import merge_card, split_card
-from im_datasets.errors import ConflictError
+from im_datasets.common.errors import ConflictError
+from im_datasets.hub.card_merge import merge_card, split_card
+from im_datasets.report.card import Card, CardFacts, as_yaml, block_digests, find_blocks, render_card
 
 FRESH = render_card(make_selection(), make_record(), CardFacts.of("mit", "en"))
 OTHER = render_card(make_selection(keep=5), make_record(), CardFacts.of("mit", "en"))

@@ -29,9 +29,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from im_datasets.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.errors import ModelError
-from im_datasets.models import choose_device, folder_digest
+from im_datasets.common.errors import ModelError
+from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
+from im_datasets.models.hub_models import choose_device, folder_digest
 
 TINY: dict[str, Any] = {"vocab_size": 360, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 
@@ -310,7 +310,7 @@ def test_t5_with_a_sentencepiece_file_alone_loads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tokenizer_class", ["DebertaV2Tokenizer", "DebertaV2TokenizerFast"])
 def test_deberta_with_a_sentencepiece_file_alone_loads_and_scores(tokenizer_class: str, tmp_path: Path) -> None:
-    from im_datasets.indicators.reward import Reward
+    from im_datasets.indicators.reward.indicator import Reward
 
     folder = save_deberta(tmp_path / "model")
     names = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
@@ -331,8 +331,8 @@ def test_deberta_with_a_sentencepiece_file_alone_loads_and_scores(tokenizer_clas
 
 SCRIPT = """
 import json, sys
-from im_datasets.checkpoints import Checkpoint
-from im_datasets.errors import ModelError
+from im_datasets.models.checkpoints import Checkpoint
+from im_datasets.common.errors import ModelError
 
 for call in json.loads(sys.argv[1]):
     checkpoint = Checkpoint("sequence-classification", device="cpu", **call)

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from im_datasets import cli
-from im_datasets.cli import _indicators
-from im_datasets.embedding import Embedder
+from im_datasets.cli import main as cli
+from im_datasets.cli.main import _indicators
+from im_datasets.cli.printing import print_summary
 from im_datasets.indicators import Quality
-from im_datasets.record import ScoringRecord
-from im_datasets.summary import print_summary
+from im_datasets.models.embedder import Embedder
+from im_datasets.scoring.record import ScoringRecord
 
 ROWS = [
     {"instruction": "What is the capital of Italy?", "output": "The capital of Italy is Rome."},
@@ -33,7 +33,7 @@ def data(tmp_path):
 
 
 def run(*args, cwd):
-    command = [sys.executable, "-W", "error", "-c", "from im_datasets.cli import main; main()", *map(str, args)]
+    command = [sys.executable, "-W", "error", "-c", "from im_datasets.cli.main import main; main()", *map(str, args)]
     environment = {**os.environ, "COLUMNS": "120"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
@@ -104,7 +104,7 @@ def test_mine_bad_input_is_one_clear_line(data, tmp_path, args, status, line):
 def test_mine_interrupted_says_so_and_leaves_nothing(tmp_path):
     many = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}. " * 40} for n in range(3000)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
-    code = "from im_datasets.cli import main; main()"
+    code = "from im_datasets.cli.main import main; main()"
     command = [sys.executable, "-c", code, "mine", "rows.jsonl", "--top-k", "2", "--out", "mined"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         seen = ""
@@ -200,7 +200,7 @@ def test_help_names_the_argument_as_people_read_it(call):
     assert "Usage: im-datasets mine [OPTIONS] {DATA}" in out
 
 
-@pytest.mark.parametrize("module", ["im_datasets", "im_datasets.cli"])
+@pytest.mark.parametrize("module", ["im_datasets", "im_datasets.cli.main"])
 def test_python_m_runs_the_command_line(tmp_path, module):
     command = [sys.executable, "-m", module, "rules"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

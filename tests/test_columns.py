@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.columns import INPUT_JOIN, Columns, Reason
-from im_datasets.errors import ColumnsError
-from im_datasets.layouts import NAMES
-from im_datasets.turns import HALF_PAIR
+from im_datasets.common.errors import ColumnsError
+from im_datasets.data.columns import INPUT_JOIN, Columns, Reason
+from im_datasets.data.conversations import HALF_PAIR
+from im_datasets.data.layouts import NAMES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "data"
 

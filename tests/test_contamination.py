@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.contamination import GRAM, SHARE, EvaluationIndex, words
-from im_datasets.errors import SelectionError
+from im_datasets.common.errors import SelectionError
+from im_datasets.selection.contamination import GRAM, SHARE, EvaluationIndex, words
 
 RIVERS = "Name three rivers that flow through the old city of Vienna."
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.descent import COPIES, LEAST, Descent, descents
+from im_datasets.indicators.knn.approximate import COPIES, LEAST, Descent, descents
 
 
 def test_run_finds_nearly_all_neighbours_and_the_same_ones_again():

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from im_datasets import duplicates
-from im_datasets.duplicates import TOLERANCE, Bound, KeptVectors
-from im_datasets.errors import SelectionError
+from im_datasets.common.errors import SelectionError
+from im_datasets.selection import duplicates
+from im_datasets.selection.duplicates import TOLERANCE, Bound, KeptVectors
 
 # Axes and halves: unit vectors in four dimensions whose cosines (0, 0.5, 1 and their negatives) are exact in
 # float32, so that every way of computing them gives the same answer.

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from im_datasets import batching, embedding, engine, models
-from im_datasets.embedding import Embedder
-from im_datasets.errors import ModelError
+from im_datasets.common.errors import ModelError
+from im_datasets.models import batching
+from im_datasets.models import embedder as embedding
+from im_datasets.models import hub_models as models
+from im_datasets.models import inference as engine
+from im_datasets.models.embedder import Embedder
 
 FOLDER = str(models.embedded_model_folder()[0])
 
@@ -243,7 +246,7 @@ import socket, sys
 def refuse(*args, **kwargs):
     sys.exit(f"asked the network: {args}")
 socket.getaddrinfo = socket.socket.connect = refuse
-from im_datasets.embedding import Embedder
+from im_datasets.models.embedder import Embedder
 print(Embedder().embed(["a"]).shape)
 """
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from im_datasets import engine
-from im_datasets.batching import TokenBudget, Tokens, metering
-from im_datasets.engine import Engine, compute
-from im_datasets.store import using_store
+from im_datasets.models import inference as engine
+from im_datasets.models.batching import TokenBudget, Tokens, metering
+from im_datasets.models.inference import Engine, compute
+from im_datasets.models.value_store import using_store
 
 SPACE = {"model": "letters", "version": "1"}
 

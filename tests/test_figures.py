@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_sample import make_scores, make_selection
 
-from im_datasets import figures
-from im_datasets.overview import Scores
+from im_datasets.report import figures
+from im_datasets.report.statistics import Scores
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 

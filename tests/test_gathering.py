@@ -4,8 +4,8 @@ from datasets import Array2D, ClassLabel, Dataset, Features, List, Value, concat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets import gathering
-from im_datasets.gathering import laid_out
+from im_datasets.data import arrow as gathering
+from im_datasets.data.arrow import laid_out
 
 FEATURES = Features(
     {

@@ -8,9 +8,9 @@ import torch
 from tiny_reward import pythia_config, pythia_reference, save_pythia
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from im_datasets.checkpoints import Checkpoint, Loaded
-from im_datasets.errors import ModelError
-from im_datasets.gpt_neox_reward import GPTNeoXRewardModel, GPTNeoXRewardModelConfig, register
+from im_datasets.common.errors import ModelError
+from im_datasets.models.checkpoints import Checkpoint, Loaded
+from im_datasets.models.oasst_reward import GPTNeoXRewardModel, GPTNeoXRewardModelConfig, register
 
 PAD, LONG = 1, 24
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_console_script_of_an_extension_is_declared():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["hf-im-datasets"] == scripts["im-datasets"] == "im_datasets.cli:main"
+    assert scripts["hf-im-datasets"] == scripts["im-datasets"] == "im_datasets.cli.main:main"
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_hf_runs_the_extension(tmp_path):
     folder = tmp_path / ".local/share/hf/extensions/hf-im-datasets"
     folder.mkdir(parents=True)
     script = folder / "hf-im-datasets"
-    script.write_text(f"#!{sys.executable}\nfrom im_datasets.cli import main\nmain()\n")
+    script.write_text(f"#!{sys.executable}\nfrom im_datasets.cli.main import main\nmain()\n")
     script.chmod(0o755)
     manifest = {
         "owner": "someone",

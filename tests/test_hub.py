@@ -15,13 +15,14 @@ from hub_server import READ, PullRequestOnly
 from huggingface_hub import DatasetCard
 from report_sample import make_record, make_selection
 
-from im_datasets import hub as hub_module
-from im_datasets import hub_errors, load_selection, push_selected
-from im_datasets.card import FIGURE, PANELS, find_blocks
-from im_datasets.errors import ConflictError, HubError
-from im_datasets.hub import SecretsWarning
-from im_datasets.templates import write_bytes
-from im_datasets.verification import FAILED, verify
+from im_datasets import load_selection, push_selected
+from im_datasets.common.errors import ConflictError, HubError
+from im_datasets.hub import client as hub_errors
+from im_datasets.hub import push as hub_module
+from im_datasets.hub.push import SecretsWarning
+from im_datasets.hub.verify import FAILED, verify
+from im_datasets.report.card import FIGURE, PANELS, find_blocks
+from im_datasets.report.templates import write_bytes
 
 REPO = "me/best"
 GIVEN = {"license": "cc-by-4.0", "language": "en"}
@@ -131,7 +132,7 @@ def test_push_of_original_columns_leaves_ours_out(hub, selection):
 
 
 def test_push_writes_several_shards_of_a_big_selection(hub, selection, monkeypatch):
-    monkeypatch.setattr("im_datasets.hub.write_parts", _in_small_shards(hub_module.write_parts))
+    monkeypatch.setattr("im_datasets.hub.push.write_parts", _in_small_shards(hub_module.write_parts))
     push(selection)
     shards = [path for path in hub.store.paths(REPO) if path.startswith("kept/")]
     assert len(shards) == 8
@@ -818,7 +819,7 @@ def test_an_error_repeats_no_token_that_the_hub_sends_back(hub, selection, monke
 def test_no_option_takes_a_token():
     import inspect
 
-    from im_datasets import cli
+    from im_datasets.cli import main as cli
 
     names = [*inspect.signature(push_selected).parameters, *inspect.signature(cli.push).parameters]
     assert not [name for name in names if "token" in name]

@@ -1,4 +1,4 @@
-"""The layout shows the flow: a module imports only from earlier stages, and the public names are complete."""
+"""The layout shows the flow: which folder may import from which, where the public names are, and how large a room is."""
 
 import ast
 import importlib
@@ -13,114 +13,97 @@ from im_datasets import calibration, indicators
 
 PACKAGE = Path(im_datasets.__file__).parent
 
-STAGES = [
-    {"errors", "resources"},
-    {"metric_modules", "hub_errors"},
-    {"turns", "layouts", "row_files", "gpt_neox_reward"},
-    {"batching", "models", "columns", "templates", "store", "files", "shards", "matrix", "descent"},
-    {"rows", "engine", "checkpoints", "prompts", "first_step", "progress", "partial", "static"},
-    {"embedding", "nearest", "source", "record", "causal", "reward_format"},
-    {"indicators.base"},
-    {"surface", "indicators.model"},
-    {
-        "indicators.function",
-        "indicators.length",
-        "indicators.likelihood",
-        "indicators.mtld",
-        "indicators.similarity",
-        "indicators.quality",
-        "indicators.neighbours",
-        "indicators.reward",
-        "indicators.unieval",
+ALLOWED = {
+    "common": set(),
+    "data": {"common"},
+    "models": {"common", "data"},
+    "indicators": {"common", "data", "models"},
+    "rules": {"common", "data", "models", "indicators"},
+    "scoring": {"common", "data", "models", "indicators", "rules"},
+    "selection": {"common", "data", "models", "indicators", "rules", "scoring"},
+    "report": {"common", "data", "indicators", "rules", "scoring", "selection"},
+    "hub": {"common", "data", "models", "indicators", "rules", "scoring", "selection", "report"},
+    "calibration": {
+        *("common", "data", "models", "indicators"),
+        *("rules", "scoring", "selection", "report"),
     },
-    {"indicators"},
-    {"rule"},
-    {"mining", "measurement", "shard_scoring"},
-    {"demo"},
-    {"engines"},
-    {"engines.base", "engines.worker"},
-    {"engines.local", "engines.ray_worker"},
-    {"engines.ray"},
-    {"engines.choice"},
-    {"scoring"},
-    {"contamination", "duplicates"},
-    {"screening"},
-    {"selection"},
-    {"results", "gathering"},
-    {"scored_files"},
-    {"overview"},
-    {"figures"},
-    {"manifest", "licences"},
-    {"report", "card"},
-    {"output", "card_merge", "parts", "secret_scan"},
-    {"pipeline"},
-    {"attribution"},
-    {"published"},
-    {"hub", "rescoring", "spaces"},
-    {"verification", "stepwise"},
-    {"calibration.runs"},
-    {"calibration.observations"},
-    {"calibration.choice"},
-    {"calibration.regression"},
-    {"calibration.procedure"},
-    {"calibration.resampling"},
-    {"calibration.caveats"},
-    {"calibration.fit"},
-    {"calibration.fit_figures"},
-    {"calibration.fit_report"},
-    {"calibration.pool", "calibration.curves"},
-    {"calibration.evaluation"},
-    {"calibration.finetuning"},
-    {"calibration.experiment"},
-    {"calibration.mixtures", "calibration.comparison"},
-    {"calibration.search"},
-    {"calibration.options"},
-    {"calibration.cli", "calibration.experiments_cli"},
-    {"calibration"},
-    {"summary"},
-    {"cli"},
-    {"__main__"},
-]
-STAGE_OF = {module: stage for stage, modules in enumerate(STAGES) for module in modules}
+    "pipeline": {
+        *("common", "data", "models", "indicators"),
+        *("rules", "scoring", "selection", "report"),
+    },
+    "cli": {
+        *("common", "data", "models", "indicators", "rules"),
+        *("scoring", "selection", "report", "hub", "calibration", "pipeline"),
+    },
+    "__main__": {"cli"},
+}
+"""Folder or file beside the package's face → the ones it may import from; they stand in the order of the flow."""
+
+MOST_MODULES = 15
+"""In one folder, without its ``__init__`` and without the folders in it."""
 
 
-def _modules() -> dict[str, Path]:
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        if name not in {"__init__", "rules"}:
-            found[name] = path
-    return found
+def modules() -> dict[str, Path]:
+    """Dotted name within the package → file, the package's face left out."""
+    files = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    names = {".".join(parts).removesuffix("__init__").removesuffix("."): path for path, parts in files.items()}
+    return {name: path for name, path in names.items() if name}
 
 
-def _imports(path: Path) -> set[str]:
-    """Modules of this package that a module imports, type-checking blocks left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom) or id(node) in skipped or not node.module:
-            continue
-        if node.module == "im_datasets":
-            found |= {alias.name for alias in node.names if alias.name in STAGE_OF}
-        elif node.module.startswith("im_datasets."):
-            found.add(node.module.removeprefix("im_datasets."))
-    return found
+def imported(path: Path) -> set[str]:
+    """Modules of this package that a module imports anywhere in it, type-checking blocks included; "" is its face."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "im_datasets":
+            names |= {alias.name if alias.name in ALLOWED else "" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("im_datasets."):
+            inner = {f"{node.module}.{alias.name}".removeprefix("im_datasets.") for alias in node.names}
+            names |= {name if name in MODULES else node.module.removeprefix("im_datasets.") for name in inner}
+        elif isinstance(node, ast.Import):
+            names |= {
+                alias.name.removeprefix("im_datasets").lstrip(".")
+                for alias in node.names
+                if alias.name.split(".")[0] == "im_datasets"
+            }
+    return names
 
 
-def test_every_module_has_a_stage():
-    assert set(_modules()) == set(STAGE_OF)
+MODULES = modules()
 
 
-@pytest.mark.parametrize("module", sorted(_modules()))
-def test_module_imports_only_from_earlier_stages(module):
-    later = {name for name in _imports(_modules()[module]) if STAGE_OF[name] >= STAGE_OF[module]}
-    assert not later
+def test_every_folder_is_in_the_table():
+    assert {name.split(".")[0] for name in MODULES} == set(ALLOWED)
+    assert len(ALLOWED) - len({"__main__"}) <= 12
+
+
+def test_the_table_is_one_way():
+    order = list(ALLOWED)
+    assert all(order.index(earlier) < order.index(name) for name in ALLOWED for earlier in ALLOWED[name])
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_only_what_its_folder_may(module):
+    folder = module.split(".")[0]
+    wrong = {name for name in imported(MODULES[module]) if name.split(".")[0] not in {*ALLOWED[folder], folder}}
+    assert not wrong
+
+
+def test_no_module_imports_in_a_circle():
+    arrows = {name: imported(path) & set(MODULES) - {name} for name, path in MODULES.items()}
+    while free := {name for name, inner in arrows.items() if not inner}:
+        arrows = {name: inner - free for name, inner in arrows.items() if name not in free}
+    assert not arrows
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)
+def test_folder_is_of_a_fair_size_and_says_what_goes_in_and_out(folder):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES
+    if folder != PACKAGE:
+        first = (ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or "").split("\n")[
+            0
+        ]
+        assert " in" in first
+        assert " out" in first
 
 
 @pytest.mark.parametrize("package", [im_datasets, indicators, calibration])
@@ -136,7 +119,7 @@ def test_unknown_name_is_an_attribute_error():
         im_datasets.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["im_datasets", "im_datasets.cli"])
+@pytest.mark.parametrize("module", ["im_datasets", "im_datasets.cli.main"])
 def test_import_leaves_the_heavy_libraries_alone(module):
     heavy = {"torch", "transformers", "datasets", "faiss", "matplotlib", "pandas", "numpy", "pyarrow"}
     code = f"import {module}, sys; print(*sorted({heavy!r} & set(sys.modules)))"
@@ -145,7 +128,7 @@ def test_import_leaves_the_heavy_libraries_alone(module):
 
 
 def test_submodules_do_not_hide_public_names():
-    for module in _modules():
+    for module in MODULES:
         importlib.import_module(f"im_datasets.{module}")
     assert callable(im_datasets.mine)
     assert callable(im_datasets.score)

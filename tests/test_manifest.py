@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import make_record
 
-from im_datasets.errors import HubError
-from im_datasets.manifest import SMALL_BYTES, Config, Manifest, Published, cut_word, without_paths
+from im_datasets.common.errors import HubError
+from im_datasets.hub.manifest import SMALL_BYTES, Config, Manifest, Published, cut_word, without_paths
 
 
 def make_manifest(**changes):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.errors import IndicatorError
-from im_datasets.matrix import Matrix
+from im_datasets.common.errors import IndicatorError
+from im_datasets.indicators.knn.vectors import Matrix
 
 
 @given(

@@ -8,12 +8,12 @@ import pytest
 from datasets import Dataset
 
 import im_datasets
-from im_datasets import measurement
-from im_datasets.errors import IndicatorError, ModuleNameError, RuleError
+from im_datasets.common.errors import IndicatorError, ModuleNameError, RuleError
+from im_datasets.indicators import metric as measurement
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.measurement import as_strings, output_table, read_rule, summarise
+from im_datasets.indicators.metric import as_strings, output_table, read_rule, summarise
 from im_datasets.metric_modules import module_path
-from im_datasets.rule import LinearRule
+from im_datasets.rules.linear import LinearRule
 
 MESSAGES = [{"role": "user", "content": "Zähle: 1, 2, 3."}]
 

@@ -10,10 +10,10 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from im_datasets import InstructMining, LinearRule
-from im_datasets.errors import NotFittedError, RuleError
+from im_datasets.common.errors import NotFittedError, RuleError
 from im_datasets.indicators import Indicator, KNNDistance, Quality, UniEval
-from im_datasets.mining import ENTRY_POINTS
-from im_datasets.rule import Term
+from im_datasets.rules.instruct_mining import ENTRY_POINTS
+from im_datasets.rules.linear import Term
 
 ROWS = {
     "instruction": ["Name a fruit.", "Name a river.", "Say hello.", "Add 2 and 2."],

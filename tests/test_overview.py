@@ -10,7 +10,7 @@ from report_sample import RULE, make_scores, make_selection
 from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from im_datasets.overview import (
+from im_datasets.report.statistics import (
     Scores,
     asked,
     average_ranks,

@@ -6,9 +6,9 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 from report_sample import make_record, make_selection
 
-from im_datasets.errors import HubError
-from im_datasets.parts import added_columns, scores_table, write_parts
-from im_datasets.record import IndicatorRecord
+from im_datasets.common.errors import HubError
+from im_datasets.hub.parquet_configs import added_columns, scores_table, write_parts
+from im_datasets.scoring.record import IndicatorRecord
 
 
 def test_write_parts_gives_the_same_bytes_again(tmp_path):

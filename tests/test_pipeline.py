@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import LinearRule, mine, pipeline, scoring, verify
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
-from im_datasets.errors import HubError, OutputError, RuleError, SelectionError, SourceError
+from im_datasets import LinearRule, mine, pipeline, verify
+from im_datasets.common.errors import HubError, OutputError, RuleError, SelectionError, SourceError
+from im_datasets.data.columns import Columns
 from im_datasets.indicators import MTLD, Similarity
-from im_datasets.overview import read_in_part
-from im_datasets.record import ScoringRecord
-from im_datasets.results import load_result
+from im_datasets.models.embedder import Embedder
+from im_datasets.report.result_folder import load_result
+from im_datasets.report.statistics import read_in_part
+from im_datasets.scoring import score as scoring
+from im_datasets.scoring.record import ScoringRecord
 
 
 @pytest.fixture(scope="module")

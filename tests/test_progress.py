@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from im_datasets.errors import OutputError
-from im_datasets.progress import Progress, opened_log
-from im_datasets.shards import PartMeter, ShardMeter, Shards
+from im_datasets.common.errors import OutputError
+from im_datasets.scoring.progress import Progress, opened_log
+from im_datasets.scoring.shards import PartMeter, ShardMeter, Shards
 
 
 @pytest.fixture

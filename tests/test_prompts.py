@@ -3,8 +3,8 @@
 import pytest
 from tiny_models import CHAT_TEMPLATE, byte_level_tokenizer
 
-from im_datasets.errors import IndicatorError, ModelError
-from im_datasets.prompts import check_template, prompt_writer
+from im_datasets.common.errors import IndicatorError, ModelError
+from im_datasets.models.prompts import check_template, prompt_writer
 
 USER = (("user", "Name a fruit."),)
 TOOLS = (*USER, ("tool call", '{"find": "fruit"}'), ("tool", "apple"))

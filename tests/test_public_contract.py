@@ -17,17 +17,17 @@ from datasets import Dataset
 import im_datasets
 from im_datasets import calibration, indicators, mine
 from im_datasets.calibration import Run
-from im_datasets.cli import app
-from im_datasets.engine import _keys
+from im_datasets.cli.main import app
+from im_datasets.cli.printing import summarise
+from im_datasets.hub.manifest import MANIFEST, Config, Manifest, Published
 from im_datasets.indicators import IFD, Perplexity, Reward, UniEval
 from im_datasets.indicators.base import COLUMNS, UNSCORABLE
-from im_datasets.manifest import MANIFEST, Config, Manifest, Published
 from im_datasets.metric_modules import module_names
-from im_datasets.mining import ENTRY_POINTS
-from im_datasets.record import IndicatorRecord, ScoringRecord
-from im_datasets.results import CARD, DROPPED, KEPT, RECORD, REPORT
-from im_datasets.rule import LinearRule
-from im_datasets.summary import summarise
+from im_datasets.models.inference import _keys
+from im_datasets.report.result_folder import CARD, DROPPED, KEPT, RECORD, REPORT
+from im_datasets.rules.instruct_mining import ENTRY_POINTS
+from im_datasets.rules.linear import LinearRule
+from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 
 SNAPSHOT = Path(__file__).parent / "golden" / "public_contract.json"
 PACKAGES = [im_datasets, indicators, calibration]

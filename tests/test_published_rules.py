@@ -12,10 +12,11 @@ from datasets import Dataset, load_dataset
 from tiny_reward import save_deberta, save_pythia
 from tiny_unieval import save_unieval
 
-from im_datasets import InstructMining, LinearRule, ScoringRecord, engine
-from im_datasets.batching import metering
+from im_datasets import InstructMining, LinearRule, ScoringRecord
 from im_datasets.indicators import KNNDistance, Length, Reward, UniEval
-from im_datasets.scoring import score
+from im_datasets.models import inference as engine
+from im_datasets.models.batching import metering
+from im_datasets.scoring.score import score
 
 TOPICS = ["tea", "rain", "chess", "bread", "rivers", "clocks", "bees", "salt", "kites", "tea"]
 ROWS = {
@@ -112,7 +113,7 @@ def test_mine_by_v3_from_the_command_line_and_nothing_scored_twice(pythia, t5, t
     models = ["--rule", "v3", "--reward-model", pythia, "--unieval-model", t5]
 
     def mine(name, *more):
-        code = "from im_datasets.cli import main; main()"
+        code = "from im_datasets.cli.main import main; main()"
         command = [sys.executable, "-W", "error", "-c", code, "mine", str(data), *models, "--out", name, *more]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

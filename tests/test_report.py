@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from report_sample import RULE, make_record, make_scores, make_selection
 
-from im_datasets.columns import Columns
-from im_datasets.overview import Scores
-from im_datasets.record import IndicatorRecord
-from im_datasets.report import LONGEST, SHORT, Text, _add_bars, _chosen, render_report, write_report
+from im_datasets.data.columns import Columns
+from im_datasets.report.page import LONGEST, SHORT, Text, _add_bars, _chosen, render_report, write_report
+from im_datasets.report.statistics import Scores
+from im_datasets.scoring.record import IndicatorRecord
 
 COLUMNS = Columns(instruction="instruction", response="output")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

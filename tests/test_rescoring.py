@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from im_datasets import rescoring
-from im_datasets.columns import Pairs
-from im_datasets.embedding import Embedder
+from im_datasets.data.columns import Pairs
+from im_datasets.hub import rescoring
+from im_datasets.hub.rescoring import NotRescorable, rebuild, rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
-from im_datasets.record import IndicatorRecord
-from im_datasets.rescoring import NotRescorable, rebuild, rescore
-from im_datasets.store import current_store, using_store
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.value_store import current_store, using_store
+from im_datasets.scoring.record import IndicatorRecord
 
 
 def test_rescore_takes_nothing_from_the_store(tmp_path):

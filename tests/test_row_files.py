@@ -9,9 +9,9 @@ from datasets import Dataset, Features, load_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from im_datasets.errors import SourceError
-from im_datasets.row_files import RowFiles
-from im_datasets.source import load_source
+from im_datasets.common.errors import SourceError
+from im_datasets.data.source import load_source
+from im_datasets.scoring.engines.parquet_rows import RowFiles
 
 
 @pytest.fixture(scope="module")

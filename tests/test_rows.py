@@ -5,9 +5,9 @@ import re
 import pytest
 from datasets import Dataset
 
-from im_datasets.columns import Columns
-from im_datasets.errors import ColumnsError
-from im_datasets.rows import expand_turns, prepare, threads
+from im_datasets.common.errors import ColumnsError
+from im_datasets.data.columns import Columns
+from im_datasets.data.prepare import expand_turns, prepare, threads
 
 TREE = {
     "message_id": ["r", "a1", "a2", "q", "a3", "lost"],

@@ -8,8 +8,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.errors import RuleError
-from im_datasets.rule import LinearRule, Term
+from im_datasets.common.errors import RuleError
+from im_datasets.rules.linear import LinearRule, Term
 
 FINITE = st.floats(-1e6, 1e6)
 

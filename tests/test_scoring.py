@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from im_datasets import scoring
-from im_datasets.embedding import Embedder
-from im_datasets.errors import OutputError, SourceError
+from im_datasets.common.errors import OutputError, SourceError
 from im_datasets.indicators import MTLD, KNNDistance, Length, Quality, Similarity
-from im_datasets.mining import InstructMining
-from im_datasets.rule import LinearRule, Term
-from im_datasets.scoring import score
+from im_datasets.models.embedder import Embedder
+from im_datasets.rules.instruct_mining import InstructMining
+from im_datasets.rules.linear import LinearRule, Term
+from im_datasets.scoring import score as scoring
+from im_datasets.scoring.score import score
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from im_datasets.secret_scan import find_secrets
+from im_datasets.hub.secret_scan import find_secrets
 
 # Put together here, so that no scanner takes this file for a leak.
 SECRETS = {

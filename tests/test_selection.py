@@ -11,10 +11,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Json, List, Val
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from im_datasets import screening
-from im_datasets.columns import Columns
-from im_datasets.errors import ColumnsError, SelectionError
-from im_datasets.selection import Selection, check_request, select
+from im_datasets.common.errors import ColumnsError, SelectionError
+from im_datasets.data.columns import Columns
+from im_datasets.selection import walk as screening
+from im_datasets.selection.select import Selection, check_request, select
 
 NAN = math.nan
 COLUMNS = Columns(instruction="q", response="a")
@@ -204,7 +204,7 @@ def test_select_embeds_no_more_than_the_walk_needs(monkeypatch: pytest.MonkeyPat
 
 
 def test_select_uses_the_default_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("im_datasets.embedding.Embedder", LetterEmbedder)
+    monkeypatch.setattr("im_datasets.models.embedder.Embedder", LetterEmbedder)
     selection = select(texts(["ab", "ba"]), fraction=1.0, near_duplicates=1.0, columns=COLUMNS)
     assert why(selection) == {1: "near-duplicate"}
     assert selection.settings["embedder"] == {"id": "letters"}

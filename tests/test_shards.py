@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from im_datasets import shards as module
-from im_datasets.errors import OutputError
-from im_datasets.shards import PartMeter, ScoredShard, ShardMeter, Shards, WholeColumn, open_shards
+from im_datasets.common.errors import OutputError
+from im_datasets.scoring import shards as module
+from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter, Shards, WholeColumn, open_shards
 
 REQUEST = {"source": {"fingerprint": "a"}, "rule": "embedded"}
 
@@ -54,8 +54,8 @@ MANY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from im_datasets.matrix import Matrix
-from im_datasets.shards import Shards
+from im_datasets.indicators.knn.vectors import Matrix
+from im_datasets.scoring.shards import Shards
 
 shards = Shards(Path(sys.argv[1]), "", 200, 1)
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
@@ -202,7 +202,7 @@ def test_open_never_touches_a_folder_of_something_else(tmp_path, resume):
 
 def test_open_refuses_a_second_run(tmp_path):
     code = (
-        "import sys, pathlib; from im_datasets.shards import open_shards\n"
+        "import sys, pathlib; from im_datasets.scoring.shards import open_shards\n"
         "with open_shards(sys.argv[1], {}, 25):\n    print('open', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]

@@ -16,12 +16,12 @@ import pytest
 from datasets import Dataset, DatasetDict, Json, Value
 from hub_server import serve
 
-from im_datasets.columns import Columns, Reason
-from im_datasets.errors import ColumnsError, SourceError
-from im_datasets.files import find_files, fingerprint
-from im_datasets.rows import prepare
-from im_datasets.source import load_source
-from im_datasets.turns import HALF_PAIR
+from im_datasets.common.errors import ColumnsError, SourceError
+from im_datasets.data.columns import Columns, Reason
+from im_datasets.data.conversations import HALF_PAIR
+from im_datasets.data.files import find_files, fingerprint
+from im_datasets.data.prepare import prepare
+from im_datasets.data.source import load_source
 
 ROWS = [{"instruction": f"Q{n}", "output": f"A{n}"} for n in range(6)]
 
@@ -333,8 +333,8 @@ configs:
 
 HUB_SCRIPT = """
 import json, sys
-from im_datasets.errors import SourceError
-from im_datasets.source import load_source
+from im_datasets.common.errors import SourceError
+from im_datasets.data.source import load_source
 for call in json.loads(sys.argv[1]):
     try:
         source = load_source(**call)

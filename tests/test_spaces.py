@@ -13,10 +13,10 @@ from hub_server import HubServer
 from typer.testing import CliRunner
 
 import im_datasets
-from im_datasets.cli import app
-from im_datasets.errors import HubError, ModuleNameError
+from im_datasets.cli.main import app
+from im_datasets.common.errors import HubError, ModuleNameError
+from im_datasets.hub.spaces import make_space, push_modules
 from im_datasets.metric_modules import module_names, module_path
-from im_datasets.spaces import make_space, push_modules
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = (ROOT / ".ci/constraints.txt").read_text()
@@ -107,7 +107,7 @@ def test_command_shows_its_plan():
 ROUND_TRIP = """
 import json
 import evaluate
-from im_datasets.cli import app
+from im_datasets.cli.main import app
 for turn in range(2):
     only = ["--only", "mtld", "--only", "im_length"]
     app(["metrics", "push", "--namespace", "me", *only, "--private"], standalone_mode=False)
@@ -136,8 +136,8 @@ def test_push_and_load_round_trip_through_the_hub(tmp_path):
 
 
 REFUSED = """
-from im_datasets.errors import HubError
-from im_datasets.spaces import push_modules
+from im_datasets.common.errors import HubError
+from im_datasets.hub.spaces import push_modules
 try:
     push_modules("me", only=["mtld"])
 except HubError as error:
@@ -146,8 +146,8 @@ except HubError as error:
 
 
 EDITED = """
-from im_datasets.errors import ConflictError
-from im_datasets.spaces import push_modules
+from im_datasets.common.errors import ConflictError
+from im_datasets.hub.spaces import push_modules
 try:
     (space,) = push_modules("me", only=["mtld"], overwrite=OVERWRITE)
     print(space.status)
@@ -220,7 +220,7 @@ def test_package_must_be_one_requirement(package):
 
 
 LOST = """
-from im_datasets.spaces import push_modules
+from im_datasets.hub.spaces import push_modules
 print(push_modules("me", only=["mtld"])[0].status)
 """
 

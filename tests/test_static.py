@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets import embedding, static
-from im_datasets.batching import metering
-from im_datasets.embedding import Embedder
-from im_datasets.errors import ModelError, OutputError
-from im_datasets.static import StaticEncoder, is_static, load_static, static_folder
+from im_datasets.common.errors import ModelError, OutputError
+from im_datasets.models import embedder as embedding
+from im_datasets.models import static_embedder as static
+from im_datasets.models.batching import metering
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.static_embedder import StaticEncoder, is_static, load_static, static_folder
 
 WORDS = ["[PAD]", "[UNK]", "a", "fruit", "name", "apple", "an", "is"]
 TABLE = np.array([[9, 9], [0, -2], [3, 0], [0, 4], [-1, 1], [6, 8], [1, 0], [-3, 0]], dtype=np.float32)
@@ -279,7 +280,7 @@ def test_distil_twice_gives_the_same_bytes(tiny_bert, tmp_path):
 PARTS = """
 import hashlib
 import numpy as np
-from im_datasets.static import principal_parts
+from im_datasets.models.static_embedder import principal_parts
 print(hashlib.sha256(principal_parts(np.random.default_rng(0).normal(size=(600, 256)), 100).tobytes()).hexdigest())
 """
 

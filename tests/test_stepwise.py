@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import mine, scored_files, stepwise, verify
-from im_datasets.embedding import Embedder
-from im_datasets.errors import OutputError, SelectionError
-from im_datasets.record import IndicatorRecord, ScoringRecord
-from im_datasets.scored_files import read_scored
+from im_datasets import mine, stepwise, verify
+from im_datasets.common.errors import OutputError, SelectionError
+from im_datasets.models.embedder import Embedder
+from im_datasets.scoring import scored_files
+from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.scoring.scored_files import read_scored
 from im_datasets.stepwise import score_files, select_files
 
 

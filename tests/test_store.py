@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from im_datasets import store
-from im_datasets.store import Store, current_store, using_store
+from im_datasets.models import value_store as store
+from im_datasets.models.value_store import Store, current_store, using_store
 
 
 def test_get_gives_what_was_put(tmp_path):
@@ -27,7 +27,7 @@ def test_put_from_several_processes_at_once_loses_nothing(tmp_path):
     code = """
 import sys
 from copy import deepcopy
-from im_datasets.store import Store
+from im_datasets.models.value_store import Store
 store = Store(sys.argv[1])
 for i in range(40):
     store.put({f"{sys.argv[2]}-{i}".encode(): b"x" * 100})

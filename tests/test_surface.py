@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.surface import Surface, split_words, surface
+from im_datasets.indicators.quality_features import Surface, split_words, surface
 
 
 def test_split_words_counts_a_chinese_character_as_a_word():

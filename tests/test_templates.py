@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
-from im_datasets import templates
-from im_datasets.errors import OutputError
-from im_datasets.templates import (
+from im_datasets.common.errors import OutputError
+from im_datasets.report import templates
+from im_datasets.report.templates import (
     code_block,
     escape_markdown,
     format_number,

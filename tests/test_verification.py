@@ -18,15 +18,16 @@ from datasets import Dataset, Value, load_dataset
 from markupsafe import escape
 from typer.testing import CliRunner
 
-from im_datasets import mine, push_selected, rescoring, verify
-from im_datasets.cli import app
-from im_datasets.errors import HubError
+from im_datasets import mine, push_selected, verify
+from im_datasets.cli.main import app
+from im_datasets.common.errors import HubError
+from im_datasets.hub import rescoring
+from im_datasets.hub.rescoring import NotRescorable, rebuild
+from im_datasets.hub.verify import FAILED, NOT_CHECKED, PASSED
 from im_datasets.indicators import FunctionIndicator
-from im_datasets.record import IndicatorRecord
-from im_datasets.rescoring import NotRescorable, rebuild
-from im_datasets.rule import LinearRule, Term
-from im_datasets.templates import as_code
-from im_datasets.verification import FAILED, NOT_CHECKED, PASSED
+from im_datasets.report.templates import as_code
+from im_datasets.rules.linear import LinearRule, Term
+from im_datasets.scoring.record import IndicatorRecord
 
 REPO = "me/best"
 KEPT, DROPPED = "kept/train-00000-of-00001.parquet", "dropped/train-00000-of-00001.parquet"
@@ -85,7 +86,7 @@ def published(hub, copies, tmp_path):
 def waits(monkeypatch):
     """Seconds waited, without waiting."""
     waited = []
-    monkeypatch.setattr("im_datasets.hub_errors._sleep", waited.append)
+    monkeypatch.setattr("im_datasets.hub.client._sleep", waited.append)
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waited.append))
     return waited
 
@@ -228,7 +229,7 @@ def test_verify_catches_a_number_on_the_card(published):
 
 
 def test_verify_catches_a_number_on_the_card_whose_digest_was_made_right(published):
-    from im_datasets.card import block_digests, find_blocks
+    from im_datasets.report.card import block_digests, find_blocks
 
     folder = published(include_dropped=True)
     card = (folder / "README.md").read_text().replace("| **kept** | **4** |", "| **kept** | **5** |")
@@ -616,7 +617,7 @@ def test_push_command_interrupted_says_so(hub, mined, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("im_datasets.hub._Push._commit", interrupt)
+    monkeypatch.setattr("im_datasets.hub.push._Push._commit", interrupt)
     done = run("push", mined.folder, REPO)
     assert done.exit_code == 130
     assert "interrupted; a commit is made whole or not at all. Push again to be sure" in done.stderr

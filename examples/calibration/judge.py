@@ -18,7 +18,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from im_datasets import LinearRule
-from im_datasets.scoring import score
+from im_datasets.scoring.score import score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
 

@@ -16,11 +16,11 @@ import numpy as np
 from sources import write
 
 from im_datasets.calibration.comparison import compare
-from im_datasets.calibration.experiment import Experiment
-from im_datasets.calibration.fit import fit_rule
-from im_datasets.calibration.fit_report import write_fit
-from im_datasets.calibration.mixtures import Mixing, draw_mixtures
-from im_datasets.overview import superiority
+from im_datasets.calibration.experiments.experiment import Experiment
+from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures
+from im_datasets.calibration.fit.report import write_fit
+from im_datasets.calibration.fit.rule_fit import fit_rule
+from im_datasets.report.statistics import superiority
 
 Rows = Sequence[dict[str, str]]
 INTACT, SPOILED = "intact", "spoiled"

@@ -19,15 +19,15 @@ from known_answer import KnownAnswer, known_answer
 
 from im_datasets import LinearRule
 from im_datasets.calibration.comparison import compare
-from im_datasets.calibration.evaluation import load_evaluations
-from im_datasets.calibration.experiment import Experiment
-from im_datasets.calibration.finetuning import Training
-from im_datasets.calibration.fit import Fit, fit_rule
-from im_datasets.calibration.fit_report import write_fit
-from im_datasets.calibration.mixtures import Mixing, draw_mixtures
-from im_datasets.calibration.pool import load_pool
+from im_datasets.calibration.experiments.evaluation import load_evaluations
+from im_datasets.calibration.experiments.experiment import Experiment
+from im_datasets.calibration.experiments.finetuning import Training
+from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures
+from im_datasets.calibration.experiments.pool import load_pool
+from im_datasets.calibration.fit.report import write_fit
+from im_datasets.calibration.fit.rule_fit import Fit, fit_rule
 from im_datasets.calibration.search import Sizes, search_size
-from im_datasets.errors import CalibrationError
+from im_datasets.common.errors import CalibrationError
 from im_datasets.indicators import IFD, Perplexity
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from im_datasets import load_source
-from im_datasets.rows import prepare
+from im_datasets.data.prepare import prepare
 
 HERE = Path(__file__).parent
 

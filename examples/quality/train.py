@@ -29,11 +29,11 @@ from preferences import PREFERENCE_SETS, Preference, load_preferences
 from rows import CHINESE, SOURCES, Row, load_rows, near_copies, split
 from safetensors.numpy import load, save
 
-from im_datasets.embedding import Embedder
 from im_datasets.indicators.quality import PROBE, WEIGHTS, Head, head_files, pair_features, unpack
-from im_datasets.models import EMBEDDED, EMBEDDED_SHA256
-from im_datasets.static import STATIC
-from im_datasets.surface import Surface
+from im_datasets.indicators.quality_features import Surface
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import EMBEDDED, EMBEDDED_SHA256
+from im_datasets.models.static_embedder import STATIC
 
 SEED = 0
 HELD_OUT = (0.5, 0.75)

@@ -1,4 +1,4 @@
-"""Calibration: finetuning runs → a rule of one's own; the subset size; selected against random.
+"""Finetuning runs go in; a rule of one's own comes out, the subset size, and how the selected rows compare.
 
 Names are imported when first used.
 """
@@ -8,35 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from im_datasets.calibration.comparison import Comparison, compare
-    from im_datasets.calibration.evaluation import Evaluation, load_evaluation
-    from im_datasets.calibration.experiment import Experiment
-    from im_datasets.calibration.finetuning import Training, finetune
-    from im_datasets.calibration.fit import Fit, fit_rule
-    from im_datasets.calibration.mixtures import Mixing, draw_mixtures
-    from im_datasets.calibration.pool import Pool, load_pool, make_pool
+    from im_datasets.calibration.experiments.evaluation import Evaluation, load_evaluation
+    from im_datasets.calibration.experiments.experiment import Experiment
+    from im_datasets.calibration.experiments.finetuning import Training, finetune
+    from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures
+    from im_datasets.calibration.experiments.pool import Pool, load_pool, make_pool
+    from im_datasets.calibration.fit.rule_fit import Fit, fit_rule
     from im_datasets.calibration.runs import Run, Runs, append_run, read_runs
     from im_datasets.calibration.search import Sizes, SizeSearch, search_objective, search_size
 
 _MODULES = {
     "Comparison": "comparison",
-    "Evaluation": "evaluation",
-    "Experiment": "experiment",
-    "Fit": "fit",
-    "Mixing": "mixtures",
-    "Pool": "pool",
+    "Evaluation": "experiments.evaluation",
+    "Experiment": "experiments.experiment",
+    "Fit": "fit.rule_fit",
+    "Mixing": "experiments.mixtures",
+    "Pool": "experiments.pool",
     "Run": "runs",
     "Runs": "runs",
     "SizeSearch": "search",
     "Sizes": "search",
-    "Training": "finetuning",
+    "Training": "experiments.finetuning",
     "append_run": "runs",
     "compare": "comparison",
-    "draw_mixtures": "mixtures",
-    "finetune": "finetuning",
-    "fit_rule": "fit",
-    "load_evaluation": "evaluation",
-    "load_pool": "pool",
-    "make_pool": "pool",
+    "draw_mixtures": "experiments.mixtures",
+    "finetune": "experiments.finetuning",
+    "fit_rule": "fit.rule_fit",
+    "load_evaluation": "experiments.evaluation",
+    "load_pool": "experiments.pool",
+    "make_pool": "experiments.pool",
     "read_runs": "runs",
     "search_objective": "search",
     "search_size": "search",

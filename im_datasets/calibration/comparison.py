@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.calibration.curves import difference_figure, save_figure
-from im_datasets.calibration.experiment import Experiment, Job
-from im_datasets.calibration.pool import Pool, Rows
+from im_datasets.calibration.experiments.experiment import Experiment, Job
+from im_datasets.calibration.experiments.pool import Pool, Rows
+from im_datasets.calibration.figures import difference_figure, save_figure
 from im_datasets.calibration.runs import Run
-from im_datasets.errors import CalibrationError
-from im_datasets.rule import LinearRule
+from im_datasets.common.errors import CalibrationError
+from im_datasets.rules.linear import LinearRule
 
 SELECTED, RANDOM, FULL, BASE = "selected", "random", "full", "base model"
 

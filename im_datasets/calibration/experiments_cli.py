@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from im_datasets.calibration.options import Setup, load_objective, with_setup
+from im_datasets.cli.options import Setup, load_objective, with_setup
 
 Candidates = Annotated[
     list[str], typer.Argument(metavar="[NAME=]DATA...", help="Candidate datasets, each anything that mine reads.")
@@ -33,7 +33,7 @@ def search_size(
     """Search how many rows to keep; killed at any point, the same command goes on."""
     from im_datasets.calibration.search import Sizes, search_objective
     from im_datasets.calibration.search import search_size as search
-    from im_datasets.rule import LinearRule
+    from im_datasets.rules.linear import LinearRule
 
     sizes = Sizes(low=low, high=high, trials=trials, points=points, seeds=range(seeds))
     if objective is None:
@@ -67,7 +67,7 @@ def compare(
 ) -> None:
     """Set selected rows against random ones, all rows and one-column baselines, with intervals."""
     from im_datasets.calibration.comparison import compare as run
-    from im_datasets.rule import LinearRule
+    from im_datasets.rules.linear import LinearRule
 
     experiment = setup.experiment(data, out, rule)
     found = run(experiment, LinearRule.load(rule), sizes=size or [], seeds=range(seeds), baselines=baseline)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from im_datasets.errors import CalibrationError
+from im_datasets.common.errors import CalibrationError
 
 KINDS = ("calibration", "search", "compare")
 """What a run was made for: fitting a rule, searching the subset size, comparing selections."""

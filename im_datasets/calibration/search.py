@@ -21,12 +21,12 @@ import numpy as np
 from datasets import Dataset
 
 from im_datasets.calibration.comparison import RANDOM, SELECTED, random_rows, without_nan
-from im_datasets.calibration.curves import curve_figure, save_figure
-from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
-from im_datasets.calibration.pool import Pool, Rows
+from im_datasets.calibration.experiments.experiment import TABLE, Experiment, Job, complete
+from im_datasets.calibration.experiments.pool import Pool, Rows
+from im_datasets.calibration.figures import curve_figure, save_figure
 from im_datasets.calibration.runs import Run
-from im_datasets.errors import CalibrationError, MissingExtraError
-from im_datasets.rule import LinearRule
+from im_datasets.common.errors import CalibrationError, MissingExtraError
+from im_datasets.rules.linear import LinearRule
 
 OWN = "objective"
 """The name of the loss of an objective of the user's own."""

@@ -1,4 +1,4 @@
-"""The indicators: each a batch function from rows to columns of floats.
+"""Pairs go in; one column of floats or more comes out of each indicator, one value per row, in row order.
 
 Classes are imported when first used, so that importing the package stays quick.
 """
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from im_datasets.indicators.base import COLUMNS, Column, Indicator
     from im_datasets.indicators.function import FunctionIndicator
+    from im_datasets.indicators.knn.indicator import KNNDistance
     from im_datasets.indicators.length import Length
-    from im_datasets.indicators.likelihood import IFD, Perplexity
+    from im_datasets.indicators.likelihood.indicator import IFD, Perplexity
     from im_datasets.indicators.mtld import MTLD
-    from im_datasets.indicators.neighbours import KNNDistance
     from im_datasets.indicators.quality import Quality
-    from im_datasets.indicators.reward import Reward
+    from im_datasets.indicators.reward.indicator import Reward
     from im_datasets.indicators.similarity import Similarity
     from im_datasets.indicators.unieval import UniEval
 
@@ -22,14 +22,14 @@ _MODULES = {
     "COLUMNS": "base",
     "Column": "base",
     "FunctionIndicator": "function",
-    "IFD": "likelihood",
+    "IFD": "likelihood.indicator",
     "Indicator": "base",
-    "KNNDistance": "neighbours",
+    "KNNDistance": "knn.indicator",
     "Length": "length",
     "MTLD": "mtld",
-    "Perplexity": "likelihood",
+    "Perplexity": "likelihood.indicator",
     "Quality": "quality",
-    "Reward": "reward",
+    "Reward": "reward.indicator",
     "Similarity": "similarity",
     "UniEval": "unieval",
 }

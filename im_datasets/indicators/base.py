@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from im_datasets.columns import Columns, Pairs
-from im_datasets.models import on_rank
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.models.hub_models import on_rank
 
 Batch = Mapping[str, Sequence[Any]]
 Direction = Literal["higher is better", "lower is better", "neither"]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
 
 

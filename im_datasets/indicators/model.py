@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
-from im_datasets.batching import Computed
-from im_datasets.checkpoints import Checkpoint, Kind
-from im_datasets.columns import Pairs
-from im_datasets.engine import Engine, compute
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
+from im_datasets.data.columns import Pairs
 from im_datasets.indicators.base import Indicator
+from im_datasets.models.batching import Computed
+from im_datasets.models.checkpoints import Checkpoint, Kind
+from im_datasets.models.inference import Engine, compute
 
 FEWEST_TOKENS = 16
 """The least that ``max_tokens`` may be: with fewer no pair is left to score."""

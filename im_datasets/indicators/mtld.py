@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from numpy.typing import ArrayLike
 
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
 
 DELETED = "0123456789-–—"

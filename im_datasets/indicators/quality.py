@@ -17,12 +17,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.embedding import Embedder
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
-from im_datasets.models import EMBEDDED
-from im_datasets.static import STATIC
-from im_datasets.surface import surface
+from im_datasets.indicators.quality_features import surface
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import EMBEDDED
+from im_datasets.models.static_embedder import STATIC
 
 WEIGHTS = Path(__file__).with_name("quality.safetensors")
 RECORD = Path(__file__).with_name("quality.json")

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from im_datasets.embedding import Embedder
 from im_datasets.indicators.base import Indicator
+from im_datasets.models.embedder import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)

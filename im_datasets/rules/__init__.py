@@ -1,1 +1,1 @@
-"""Rules as data: one JSON file each, with the coefficients beside their source."""
+"""Columns of indicators go in; the predicted log loss comes out."""

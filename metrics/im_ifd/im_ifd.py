@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 IFD, the instruction-following difficulty: a response's perplexity after its instruction over its perplexity by itself,

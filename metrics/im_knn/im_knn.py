@@ -4,9 +4,9 @@ from typing import Any
 
 import evaluate
 
-import im_datasets.embedding as embedding
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
+import im_datasets.models.embedder as embedding
 
 _DESCRIPTION = """
 Distance of each instruction-response pair to its k-th nearest other pair among the rows given, in the space of sentence

@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 Lengths of instruction and response in tokens, under a named tokenizer. The whole text counts, however long; special

@@ -4,8 +4,8 @@ from typing import Any
 
 import evaluate
 
-import im_datasets.measurement as measurement
-import im_datasets.mining as mining
+import im_datasets.indicators.metric as measurement
+import im_datasets.rules.instruct_mining as mining
 
 _DESCRIPTION = """
 InstructMining's prediction of the log of the inference loss that a model finetuned on such rows would have: a linear
@@ -41,7 +41,7 @@ Examples:
     >>> answers = ["A ripe mango tastes sweet, with a hint of pine.", "What does a mango taste like?"]
     >>> [round(value, 1) for value in log_loss.compute(references=asked, predictions=answers)["im_log_loss"]]
     [-2.1, 3.8]
-    >>> from im_datasets.rule import LinearRule, Term
+    >>> from im_datasets.rules.linear import LinearRule, Term
     >>> shorter = LinearRule("shorter", "shorter is better", 0.0, (Term("im_output_length", 0.01),))
     >>> log_loss.compute(references=asked, predictions=answers, rule=shorter)["im_log_loss"]
     [0.12, 0.07]

@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 MTLD, the measure of textual lexical diversity: the mean number of consecutive words over which a text keeps its

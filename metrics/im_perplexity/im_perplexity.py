@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 How unlikely a causal language model finds a response: exp of the mean negative log-likelihood of the response's tokens,

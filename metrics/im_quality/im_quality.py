@@ -4,9 +4,9 @@ from typing import Any
 
 import evaluate
 
-import im_datasets.embedding as embedding
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
+import im_datasets.models.embedder as embedding
 
 _DESCRIPTION = """
 The logit of a small head over frozen sentence embeddings and surface features of the pair, trained to tell a row's own

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import evaluate
 
-from im_datasets.demo import build
+from im_datasets.indicators.metric_page import build
 
 EXAMPLE = ("What does a mango taste like?", "A ripe mango tastes sweet, with a hint of pine.")
 

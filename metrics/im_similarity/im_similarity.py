@@ -4,9 +4,9 @@ from typing import Any
 
 import evaluate
 
-import im_datasets.embedding as embedding
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
+import im_datasets.models.embedder as embedding
 
 _DESCRIPTION = """
 Cosine between the sentence embeddings of instruction and response: low where the response speaks of something else,

@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 import im_datasets.indicators as indicators
-import im_datasets.measurement as measurement
+import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 UniEval: yes/no questions about a response, answered by a T5 that was trained to judge dialogue. A score is

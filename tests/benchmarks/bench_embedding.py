@@ -16,10 +16,10 @@ from common import arguments, compare, read_rows, report
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from im_datasets import embedding
-from im_datasets.columns import Columns
-from im_datasets.embedding import TOKEN_BUDGET, Embedder
-from im_datasets.models import choose_device, embedded_model_folder, quiet_loading
+from im_datasets.data.columns import Columns
+from im_datasets.models import embedder as embedding
+from im_datasets.models.embedder import TOKEN_BUDGET, Embedder
+from im_datasets.models.hub_models import choose_device, embedded_model_folder, quiet_loading
 
 ENCODE = "encode(), batches of 32"
 OURS, BARE = "Embedder, ", "bare encoder, full batches, "

@@ -14,13 +14,14 @@ from io import StringIO
 from common import arguments, compare, read_rows, report
 from datasets import Dataset
 
-from im_datasets import score, scoring
-from im_datasets.engines.base import ShardEngine
-from im_datasets.engines.local import LocalEngine
-from im_datasets.engines.ray import RayEngine, on_loopback
+from im_datasets import score
 from im_datasets.indicators import MTLD, Indicator, Length
-from im_datasets.rule import LinearRule, Term
-from im_datasets.scoring import Scored
+from im_datasets.rules.linear import LinearRule, Term
+from im_datasets.scoring import score as scoring
+from im_datasets.scoring.engines.base import ShardEngine
+from im_datasets.scoring.engines.local import LocalEngine
+from im_datasets.scoring.engines.ray import RayEngine, on_loopback
+from im_datasets.scoring.score import Scored
 
 CHEAP = LinearRule("cheap", "by words", 0.0, (Term("im_mtld", -0.01),))
 PACKAGES = ("ray", "datasets", "torch", "transformers")

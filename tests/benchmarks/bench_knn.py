@@ -26,9 +26,9 @@ from common import arguments, compare, machine, read_rows, report, versions
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
-from im_datasets.nearest import knn_distances, search_neighbours
+from im_datasets.data.columns import Columns
+from im_datasets.indicators.knn.search import knn_distances, search_neighbours
+from im_datasets.models.embedder import Embedder
 
 K = 6
 WIDTH = 384

@@ -65,7 +65,7 @@ def in_process(side: str, data: Path, rows: int | None) -> dict[str, Any]:
 
 def run(side: str, data: Path, rows: int | None) -> dict[str, Any]:
     """One side in this process: its parts' seconds and the peak memory."""
-    from im_datasets.resources import peak_memory_bytes
+    from im_datasets.common.storage import peak_memory_bytes
 
     call: dict[str, Callable[[Path, int | None], dict[str, float]]] = {
         BASELINE: load_model,
@@ -79,7 +79,7 @@ def run(side: str, data: Path, rows: int | None) -> dict[str, Any]:
 def load_model(data: Path, rows: int | None) -> dict[str, float]:
     """What the libraries and the model take by themselves."""
     import im_datasets.pipeline  # noqa: F401
-    from im_datasets.embedding import Embedder
+    from im_datasets.models.embedder import Embedder
 
     Embedder().embed(["A sentence to load the model with."])
     return {}

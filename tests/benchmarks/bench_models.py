@@ -26,12 +26,12 @@ import peers
 import torch
 from seeded import END, made
 
-from im_datasets.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.columns import Columns
+from im_datasets.data.columns import Columns
 from im_datasets.indicators import IFD, Perplexity, Reward, UniEval
 from im_datasets.indicators.unieval import DIMENSIONS
-from im_datasets.prompts import TEMPLATES
-from im_datasets.store import using_store
+from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
+from im_datasets.models.prompts import TEMPLATES
+from im_datasets.models.value_store import using_store
 
 PACKAGES = ("torch", "transformers", "tokenizers")
 OURS, LOOP, BARE = "ours", "one row a call", "bare model, full batches"

@@ -6,7 +6,7 @@ Responses without a word are left out, since lexicalrichness divides by zero on 
 from common import arguments, compare, read_rows, report
 from lexicalrichness import LexicalRichness
 
-from im_datasets.columns import Columns
+from im_datasets.data.columns import Columns
 from im_datasets.indicators.mtld import MTLD, mtld, words
 
 BATCH_SIZE = 1000

@@ -29,7 +29,7 @@ from typing import Any
 
 import common
 
-from im_datasets.shards import SHARD_ROWS
+from im_datasets.scoring.shards import SHARD_ROWS
 
 CHUNK = 10_000
 SYLLABLES = re.findall(
@@ -221,10 +221,10 @@ Told = tuple[dict[str, float], float, str, int]
 def cheap(asked: dict[str, Any]) -> Told:
     """Length and MTLD, then the tenth with the highest MTLD; both sides written."""
     from im_datasets import LinearRule, load_source, score, select
-    from im_datasets.engines.choice import choose_engine
-    from im_datasets.gathering import laid_out
+    from im_datasets.data.arrow import laid_out
     from im_datasets.indicators import MTLD, Length
-    from im_datasets.rule import Term
+    from im_datasets.rules.linear import Term
+    from im_datasets.scoring.engines.choose import choose_engine
 
     rule = LinearRule("diverse", "high MTLD", 0.0, (Term("im_mtld", -0.01, high=200),))
     folder = Path(asked["folder"])
@@ -252,10 +252,10 @@ def cheap(asked: dict[str, Any]) -> Told:
 def embedded(asked: dict[str, Any], model: str = "embedded") -> Told:
     """The command a user runs."""
     from im_datasets import mine
-    from im_datasets.embedding import Embedder
-    from im_datasets.engines.choice import choose_engine
     from im_datasets.indicators import Quality
+    from im_datasets.models.embedder import Embedder
     from im_datasets.output import KEPT
+    from im_datasets.scoring.engines.choose import choose_engine
 
     out = Path(asked["folder"]) / "out"
     start = time.perf_counter()

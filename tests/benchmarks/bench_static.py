@@ -16,11 +16,11 @@ import numpy as np
 from common import arguments, machine, print_table, read_rows, versions
 from numpy.typing import NDArray
 
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
+from im_datasets.data.columns import Columns
+from im_datasets.indicators.knn.search import knn_distances
 from im_datasets.indicators.quality import load_head, pair_features
-from im_datasets.nearest import knn_distances
+from im_datasets.models.embedder import Embedder
 
 K, KEPT, SEED = 6, 0.1, 0
 EMBEDDERS = ("embedded", "static")

@@ -49,7 +49,7 @@ def _pythia(folder: Path, texts: Sequence[str]) -> None:
 
 
 def _pythia_reward(folder: Path, texts: Sequence[str]) -> None:
-    from im_datasets.gpt_neox_reward import GPTNeoXRewardModel, GPTNeoXRewardModelConfig
+    from im_datasets.models.oasst_reward import GPTNeoXRewardModel, GPTNeoXRewardModelConfig
 
     tokenizer = _byte_level(texts, 50_288, OASST)
     tokenizer.save_pretrained(folder)

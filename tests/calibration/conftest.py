@@ -9,7 +9,7 @@ from datasets import Dataset
 from tiny_models import byte_level_tokenizer, causal_config, save_causal
 from transformers import AutoModelForCausalLM
 
-from im_datasets.calibration.pool import Pool, make_pool
+from im_datasets.calibration.experiments.pool import Pool, make_pool
 
 FRUITS = ("apple", "plum", "pear", "fig", "grape")
 BEASTS = ("bee", "fox", "owl", "cat", "hen")

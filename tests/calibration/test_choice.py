@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from im_datasets.calibration import choice as module
-from im_datasets.calibration.choice import CRITERIA, choose, measure, number_of_subsets
-from im_datasets.calibration.procedure import Procedure, quick_least_squares
-from im_datasets.calibration.regression import least_squares
-from im_datasets.errors import CalibrationError
+from im_datasets.calibration.fit import choice as module
+from im_datasets.calibration.fit.choice import CRITERIA, choose, measure, number_of_subsets
+from im_datasets.calibration.fit.procedure import Procedure, quick_least_squares
+from im_datasets.calibration.fit.regression import least_squares
+from im_datasets.common.errors import CalibrationError
 
 FIELDS = {"aicc": "aicc", "bic": "bic", "adjusted_r2": "adjusted_r_squared", "cv_r2": "loo_r_squared"}
 HIGHER = {"adjusted_r2", "cv_r2"}

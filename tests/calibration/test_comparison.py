@@ -16,14 +16,14 @@ from im_datasets.calibration.comparison import (
     random_rows,
     win_interval,
 )
-from im_datasets.calibration.evaluation import Evaluation
-from im_datasets.calibration.experiment import Experiment
-from im_datasets.calibration.finetuning import Training
-from im_datasets.calibration.pool import make_pool
+from im_datasets.calibration.experiments.evaluation import Evaluation
+from im_datasets.calibration.experiments.experiment import Experiment
+from im_datasets.calibration.experiments.finetuning import Training
+from im_datasets.calibration.experiments.pool import make_pool
 from im_datasets.calibration.runs import Run
-from im_datasets.columns import Pairs
-from im_datasets.errors import CalibrationError
-from im_datasets.rule import LinearRule, Term
+from im_datasets.common.errors import CalibrationError
+from im_datasets.data.columns import Pairs
+from im_datasets.rules.linear import LinearRule, Term
 
 RULE = LinearRule("by-quality", "higher is better", 0.0, (Term("im_quality", -1.0),))
 

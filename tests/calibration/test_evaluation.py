@@ -9,11 +9,17 @@ import torch
 from tiny_models import CHAT_TEMPLATE, save_causal
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from im_datasets.calibration.evaluation import Evaluation, Losses, evaluate_losses, load_evaluation, load_evaluations
-from im_datasets.checkpoints import Checkpoint
-from im_datasets.columns import Pairs
-from im_datasets.errors import CalibrationError
-from im_datasets.prompts import TEMPLATES
+from im_datasets.calibration.experiments.evaluation import (
+    Evaluation,
+    Losses,
+    evaluate_losses,
+    load_evaluation,
+    load_evaluations,
+)
+from im_datasets.common.errors import CalibrationError
+from im_datasets.data.columns import Pairs
+from im_datasets.models.checkpoints import Checkpoint
+from im_datasets.models.prompts import TEMPLATES
 
 PAIRS = Pairs.of(
     ["Name a fruit.", "Count.", "Write a long line."], ["An apple.", "1, 2, 3", "It goes on and on and on, and ends."]

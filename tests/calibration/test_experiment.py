@@ -8,12 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from im_datasets.calibration import experiment as module
-from im_datasets.calibration.evaluation import Evaluation, Losses
-from im_datasets.calibration.experiment import TABLE, Experiment, Job, complete
-from im_datasets.calibration.finetuning import Training
+from im_datasets.calibration.experiments import experiment as module
+from im_datasets.calibration.experiments.evaluation import Evaluation, Losses
+from im_datasets.calibration.experiments.experiment import TABLE, Experiment, Job, complete
+from im_datasets.calibration.experiments.finetuning import Training
 from im_datasets.calibration.runs import Run, read_runs
-from im_datasets.columns import Pairs
+from im_datasets.data.columns import Pairs
 
 JOBS = {f"job-{number}": number for number in range(8)}
 FORK = multiprocessing.get_context("fork")
@@ -149,8 +149,8 @@ def test_experiment_keeps_models_when_asked(pool, base_model, folder, experiment
 
 
 def test_identify_tells_bfloat16_from_float32_and_no_device_from_another(pool, base_model, folder, monkeypatch):
-    monkeypatch.setattr("im_datasets.checkpoints.choose_device", lambda device: device)
-    monkeypatch.setattr("im_datasets.calibration.finetuning.choose_device", lambda device: device)
+    monkeypatch.setattr("im_datasets.models.checkpoints.choose_device", lambda device: device)
+    monkeypatch.setattr("im_datasets.calibration.experiments.finetuning.choose_device", lambda device: device)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
 
     def on(device, bf16=None):

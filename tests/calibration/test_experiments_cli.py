@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from im_datasets.calibration import experiment
-from im_datasets.calibration.options import load_objective
+from im_datasets.calibration.experiments import experiment
 from im_datasets.calibration.runs import read_runs
-from im_datasets.cli import app
-from im_datasets.errors import CalibrationError
+from im_datasets.cli.main import app
+from im_datasets.cli.options import load_objective
+from im_datasets.common.errors import CalibrationError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 DATA = [f"good={EXAMPLES / 'instructions.jsonl'}", f"chat={EXAMPLES / 'chat.jsonl'}"]
@@ -44,7 +44,7 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("im_datasets.calibration.evaluation.load_evaluations", interrupted)
+    monkeypatch.setattr("im_datasets.calibration.experiments.evaluation.load_evaluations", interrupted)
     done = invoke("compare", "a.jsonl", "--base-model", "m", "--evaluation", "e.jsonl", "--out", tmp_path / "out")
     assert done.exit_code == 130
     assert "finished runs are kept, and the same command goes on" in done.output

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from im_datasets.calibration import finetuning
-from im_datasets.calibration.finetuning import IGNORED, Training, base_checkpoint, finetune, save_model, training_rows
-from im_datasets.checkpoints import Checkpoint
-from im_datasets.columns import Pairs
-from im_datasets.errors import CalibrationError, MissingExtraError
-from im_datasets.prompts import TEMPLATES
+from im_datasets.calibration.experiments import finetuning
+from im_datasets.calibration.experiments.finetuning import (
+    IGNORED,
+    Training,
+    base_checkpoint,
+    finetune,
+    save_model,
+    training_rows,
+)
+from im_datasets.common.errors import CalibrationError, MissingExtraError
+from im_datasets.data.columns import Pairs
+from im_datasets.models.checkpoints import Checkpoint
+from im_datasets.models.prompts import TEMPLATES
 
 PAIRS = Pairs.of(
     ["Name a fruit.", "Count.", "Say it.", "Write a line."], ["An apple.", "1, 2, 3", "it", "It goes on and ends."]

@@ -11,12 +11,12 @@ from scipy import stats
 from synthetic_runs import INTERCEPT, TRUTH, alike, make_means, make_runs
 
 from im_datasets.calibration import fit_rule
-from im_datasets.calibration.regression import least_squares
-from im_datasets.calibration.resampling import _refits
+from im_datasets.calibration.fit.regression import least_squares
+from im_datasets.calibration.fit.resampling import _refits
 from im_datasets.calibration.runs import Runs, append_run
-from im_datasets.errors import CalibrationError
-from im_datasets.mining import InstructMining
-from im_datasets.rule import LinearRule
+from im_datasets.common.errors import CalibrationError
+from im_datasets.rules.instruct_mining import InstructMining
+from im_datasets.rules.linear import LinearRule
 
 RESULTS = Path(__file__).parents[2] / "examples" / "calibration" / "results"
 QUICK = {"repeats": 1, "resamples": 100}

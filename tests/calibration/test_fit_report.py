@@ -10,13 +10,13 @@ import pytest
 from synthetic_runs import alike, make_means, make_runs
 from typer.testing import CliRunner
 
-from im_datasets.calibration import fit_report as module
 from im_datasets.calibration import fit_rule
-from im_datasets.calibration.fit_report import render_fit_report, use_command, write_fit, write_fit_report
+from im_datasets.calibration.fit import report as module
+from im_datasets.calibration.fit.report import render_fit_report, use_command, write_fit, write_fit_report
 from im_datasets.calibration.runs import append_run
-from im_datasets.cli import app
-from im_datasets.errors import OutputError
-from im_datasets.rule import LinearRule
+from im_datasets.cli.main import app
+from im_datasets.common.errors import OutputError
+from im_datasets.rules.linear import LinearRule
 
 QUICK = {"repeats": 1, "resamples": 100}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

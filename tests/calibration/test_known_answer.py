@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from im_datasets.calibration.evaluation import Evaluation
-from im_datasets.calibration.experiment import Experiment
-from im_datasets.calibration.finetuning import Training
-from im_datasets.calibration.mixtures import Mixing
-from im_datasets.calibration.pool import make_pool
-from im_datasets.columns import Pairs
+from im_datasets.calibration.experiments.evaluation import Evaluation
+from im_datasets.calibration.experiments.experiment import Experiment
+from im_datasets.calibration.experiments.finetuning import Training
+from im_datasets.calibration.experiments.mixtures import Mixing
+from im_datasets.calibration.experiments.pool import make_pool
+from im_datasets.data.columns import Pairs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "calibration"))
 

@@ -6,9 +6,9 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.calibration.mixtures import Mixing, draw_mixtures, share_out
-from im_datasets.calibration.pool import make_pool
-from im_datasets.errors import CalibrationError
+from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures, share_out
+from im_datasets.calibration.experiments.pool import make_pool
+from im_datasets.common.errors import CalibrationError
 
 
 @given(st.data())

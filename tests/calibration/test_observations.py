@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from synthetic_runs import make_means, make_runs
 
-from im_datasets.calibration.observations import observe
-from im_datasets.errors import CalibrationError
+from im_datasets.calibration.fit.observations import observe
+from im_datasets.common.errors import CalibrationError
 
 
 def changed(runs, at, **fields):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from im_datasets import checkpoints
-from im_datasets.calibration import pool as module
-from im_datasets.calibration.pool import _identity, load_pool, make_pool, named
-from im_datasets.embedding import Embedder
-from im_datasets.errors import CalibrationError, RuleError
+from im_datasets.calibration.experiments import pool as module
+from im_datasets.calibration.experiments.pool import _identity, load_pool, make_pool, named
+from im_datasets.common.errors import CalibrationError, RuleError
 from im_datasets.indicators import MTLD, KNNDistance, Perplexity, Similarity
-from im_datasets.mining import InstructMining, settings_of
-from im_datasets.models import folder_digest
-from im_datasets.rule import LinearRule, Term
+from im_datasets.models import checkpoints
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import folder_digest
+from im_datasets.rules.instruct_mining import InstructMining, settings_of
+from im_datasets.rules.linear import LinearRule, Term
 
 
 def dataset(**columns):

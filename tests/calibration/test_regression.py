@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from synthetic_runs import alike, make_runs
 
-from im_datasets.calibration.observations import observe
-from im_datasets.calibration.regression import (
+from im_datasets.calibration.fit.observations import observe
+from im_datasets.calibration.fit.regression import (
     inflation,
     least_squares,
     names_with_intercept,
@@ -19,7 +19,7 @@ from im_datasets.calibration.regression import (
     ridge,
     univariate,
 )
-from im_datasets.errors import MissingExtraError
+from im_datasets.common.errors import MissingExtraError
 
 
 @pytest.fixture(scope="module")

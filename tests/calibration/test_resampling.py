@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from synthetic_runs import make_runs
 
-from im_datasets.calibration import resampling
-from im_datasets.calibration.observations import observe
-from im_datasets.calibration.procedure import Procedure, quick_least_squares
-from im_datasets.calibration.regression import least_squares, ridge
-from im_datasets.calibration.resampling import bootstrap, cross_validate, kendall, spearman
-from im_datasets.errors import CalibrationError
+from im_datasets.calibration.fit import resampling
+from im_datasets.calibration.fit.observations import observe
+from im_datasets.calibration.fit.procedure import Procedure, quick_least_squares
+from im_datasets.calibration.fit.regression import least_squares, ridge
+from im_datasets.calibration.fit.resampling import bootstrap, cross_validate, kendall, spearman
+from im_datasets.common.errors import CalibrationError
 
 PLAIN = Procedure(method="none", regularise="never")
 

@@ -7,8 +7,8 @@ import pytest
 
 from im_datasets.calibration import search as module
 from im_datasets.calibration.search import OWN, Sizes, blend_search, rows_of, search_objective
-from im_datasets.errors import CalibrationError, MissingExtraError
-from im_datasets.rule import LinearRule, Term
+from im_datasets.common.errors import CalibrationError, MissingExtraError
+from im_datasets.rules.linear import LinearRule, Term
 
 RULE = LinearRule("by-quality", "higher is better", 0.0, (Term("im_quality", -1.0),))
 

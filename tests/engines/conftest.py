@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 20 rows, in chunks of 8."""
-    from im_datasets import scoring
+    from im_datasets.scoring import score as scoring
 
     monkeypatch.setattr(scoring, "SHARD_ROWS", 20)
     monkeypatch.setattr(scoring, "CHUNK_ROWS", 8)

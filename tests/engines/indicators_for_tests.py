@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from im_datasets import LinearRule
 from im_datasets.indicators import Indicator
-from im_datasets.rule import Term
+from im_datasets.rules.linear import Term
 
 RULE = LinearRule("length", "by letters", 0.0, (Term("letters", 0.01),))
 

@@ -17,7 +17,8 @@ os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 from indicators_for_tests import RULE, Letters, rows
 
-from im_datasets import score, scoring
+from im_datasets import score
+from im_datasets.scoring import score as scoring
 
 SHARDS, SHARD_ROWS = 60, 20
 

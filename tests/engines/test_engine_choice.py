@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from im_datasets import cli
-from im_datasets.engines.choice import choose_engine
-from im_datasets.engines.local import LocalEngine
-from im_datasets.errors import EngineError, MissingExtraError
+from im_datasets.cli import main as cli
+from im_datasets.common.errors import EngineError, MissingExtraError
+from im_datasets.scoring.engines.choose import choose_engine
+from im_datasets.scoring.engines.local import LocalEngine
 
 
 def test_local_engine_has_one_worker_unless_told():

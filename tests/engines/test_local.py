@@ -12,10 +12,10 @@ import pytest
 from indicators_for_tests import RULE, Brittle, Cramped, Letters, Mortal, rows
 
 from im_datasets import score
-from im_datasets.engines import local
-from im_datasets.engines.local import LocalEngine
-from im_datasets.errors import IndicatorError, OutputError
+from im_datasets.common.errors import IndicatorError, OutputError
 from im_datasets.indicators import MTLD, KNNDistance, Length
+from im_datasets.scoring.engines import local
+from im_datasets.scoring.engines.local import LocalEngine
 
 HERE = Path(__file__).parent
 
@@ -141,7 +141,8 @@ import sys
 sys.path.insert(0, {str(HERE)!r})
 from dataclasses import dataclass
 from indicators_for_tests import RULE, Letters, rows
-from im_datasets import score, scoring
+from im_datasets import score
+from im_datasets.scoring import score as scoring
 
 @dataclass(frozen=True, kw_only=True)
 class OfThisScript(Letters):

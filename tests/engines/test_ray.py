@@ -25,20 +25,21 @@ import pyarrow.parquet as pq
 import pytest
 from indicators_for_tests import RULE, Brittle, Letters, Mortal, rows
 
-from im_datasets import cli, score, select
-from im_datasets.columns import Columns
-from im_datasets.engines import ray as ray_engine
-from im_datasets.engines import ray_worker
-from im_datasets.engines.base import Job
-from im_datasets.engines.ray import NODE, RayEngine, _Run, fitting, on_loopback
-from im_datasets.engines.ray_worker import Setup, ready, surroundings
-from im_datasets.errors import EngineError, IndicatorError, OutputError
+from im_datasets import score, select
+from im_datasets.cli import main as cli
+from im_datasets.common.errors import EngineError, IndicatorError, OutputError
+from im_datasets.data.columns import Columns
+from im_datasets.data.source import load_source
 from im_datasets.indicators import MTLD, KNNDistance, Length
-from im_datasets.results import load_result
-from im_datasets.row_files import RowFile, RowFiles
-from im_datasets.shard_scoring import ShardScorer
-from im_datasets.shards import Shards
-from im_datasets.source import load_source
+from im_datasets.report.result_folder import load_result
+from im_datasets.scoring.engines import ray as ray_engine
+from im_datasets.scoring.engines import ray_worker
+from im_datasets.scoring.engines.base import Job
+from im_datasets.scoring.engines.parquet_rows import RowFile, RowFiles
+from im_datasets.scoring.engines.ray import NODE, RayEngine, _Run, fitting, on_loopback
+from im_datasets.scoring.engines.ray_worker import Setup, ready, surroundings
+from im_datasets.scoring.scorer import ShardScorer
+from im_datasets.scoring.shards import Shards
 
 pytestmark = [
     pytest.mark.slow,
@@ -143,7 +144,7 @@ def test_worker_that_is_killed_costs_its_shard_only(cluster, tmp_path):
 
 
 def test_row_that_kills_every_worker_is_named_and_finished_shards_stay(cluster, tmp_path, monkeypatch):
-    from im_datasets import scoring
+    from im_datasets.scoring import score as scoring
 
     monkeypatch.setattr(ray_engine, "TRIES", 2)
     monkeypatch.setattr(scoring, "SHARD_ROWS", 4)
@@ -354,7 +355,7 @@ def test_actor_that_no_node_can_hold_is_refused_or_waited_for(tmp_path):
 
 
 def test_worker_that_would_compute_otherwise_is_refused(monkeypatch):
-    from im_datasets import embedding
+    from im_datasets.models import embedder as embedding
 
     monkeypatch.setattr(embedding, "CACHE_BYTES", embedding.CACHE_BYTES)
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")

@@ -17,7 +17,7 @@ from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[2]
 REPO, SHARD = "me/best", "kept/train-00000-of-00001.parquet"
-RUN = "from im_datasets.cli import main; import sys; sys.argv[0] = 'im-datasets'; main()"
+RUN = "from im_datasets.cli.main import main; import sys; sys.argv[0] = 'im-datasets'; main()"
 
 
 def flip_a_byte(hub: HubServer) -> None:

@@ -20,15 +20,15 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from im_datasets.columns import Columns
-from im_datasets.embedding import Embedder
+from im_datasets.data.columns import Columns
 from im_datasets.indicators.base import COLUMNS, Indicator
+from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.length import Length
 from im_datasets.indicators.mtld import MTLD
-from im_datasets.indicators.neighbours import KNNDistance
 from im_datasets.indicators.quality import Quality
 from im_datasets.indicators.similarity import Similarity
-from im_datasets.mining import InstructMining
+from im_datasets.models.embedder import Embedder
+from im_datasets.rules.instruct_mining import InstructMining
 
 INDICATORS: list[tuple[Indicator, Indicator]] = [
     (Length(), Length("someone/other-tokenizer")),

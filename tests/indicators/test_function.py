@@ -6,10 +6,10 @@ import pytest
 from datasets import Dataset
 
 from im_datasets import InstructMining, LinearRule
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators import FunctionIndicator
-from im_datasets.rule import Term
-from im_datasets.scoring import score
+from im_datasets.rules.linear import Term
+from im_datasets.scoring.score import score
 
 ROWS = Dataset.from_dict({"prompt": ["Hi.", "Bye.", "?"], "completion": ["Hello? You?", "Bye.", None]})
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.errors import ModelError
+from im_datasets.common.errors import ModelError
 from im_datasets.indicators.length import Length
-from im_datasets.models import embedded_model_folder, load_tokenizer
+from im_datasets.models.hub_models import embedded_model_folder, load_tokenizer
 
 LONG = "apple " * 5000
 
@@ -70,7 +70,7 @@ def test_embedded_needs_neither_network_nor_transformers() -> None:
     program = (
         "import socket, sys\n"
         "socket.socket.connect = socket.getaddrinfo = None\n"
-        "from im_datasets.models import load_tokenizer\n"
+        "from im_datasets.models.hub_models import load_tokenizer\n"
         "assert len(load_tokenizer('embedded')(['An apple.'])[0]) == 3\n"
         "assert 'transformers' not in sys.modules and 'torch' not in sys.modules\n"
     )

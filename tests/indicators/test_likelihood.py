@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from tiny_models import CHAT_TEMPLATE, END, SENTENCES, byte_level_tokenizer, causal_config, save_causal
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from im_datasets import causal
-from im_datasets.batching import metering
-from im_datasets.columns import Columns, Pairs
-from im_datasets.errors import IndicatorError, ModelError
-from im_datasets.indicators import likelihood
-from im_datasets.indicators.likelihood import IFD, Perplexity
-from im_datasets.prompts import TEMPLATES
-from im_datasets.store import using_store
+from im_datasets.common.errors import IndicatorError, ModelError
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.indicators.likelihood import causal_scorer as causal
+from im_datasets.indicators.likelihood import indicator as likelihood
+from im_datasets.indicators.likelihood.indicator import IFD, Perplexity
+from im_datasets.models.batching import metering
+from im_datasets.models.prompts import TEMPLATES
+from im_datasets.models.value_store import using_store
 
 POSITIONS = 512
 KINDS = ("gpt2", "llama", "gpt_neox", "qwen2", "gemma2", "cohere")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.mtld import MTLD, mtld, words
 
 THRESHOLDS = st.floats(0.05, 0.95)

@@ -18,22 +18,22 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from im_datasets import nearest
-from im_datasets.columns import Columns
-from im_datasets.descent import Descent
-from im_datasets.embedding import Embedder
-from im_datasets.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
-from im_datasets.indicators import neighbours
+from im_datasets.common.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
+from im_datasets.common.storage import cache_folder
+from im_datasets.data.columns import Columns
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.indicators.neighbours import (
+from im_datasets.indicators.knn import indicator as neighbours
+from im_datasets.indicators.knn import search as nearest
+from im_datasets.indicators.knn.approximate import Descent
+from im_datasets.indicators.knn.indicator import (
     FittedKNNDistance,
     KNNDistance,
     knn_distances,
     pair_keys,
 )
-from im_datasets.models import embedded_model_folder
-from im_datasets.nearest import Space, distances_to, search_neighbours
-from im_datasets.resources import cache_folder
+from im_datasets.indicators.knn.search import Space, distances_to, search_neighbours
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import embedded_model_folder
 
 INF = float("inf")
 
@@ -576,8 +576,8 @@ PROBE = """
 import sys
 from datasets import load_from_disk
 from datasets.fingerprint import Hasher
-from im_datasets.embedding import Embedder
-from im_datasets.indicators.neighbours import KNNDistance
+from im_datasets.models.embedder import Embedder
+from im_datasets.indicators.knn.indicator import KNNDistance
 
 def refuse(*_):
     raise SystemExit("computed again")

@@ -12,8 +12,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from im_datasets.embedding import Embedder
-from im_datasets.errors import IndicatorError
+from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators import quality as module
 from im_datasets.indicators.quality import (
     RECORD,
@@ -26,9 +25,10 @@ from im_datasets.indicators.quality import (
     pair_features,
     unpack,
 )
-from im_datasets.models import EMBEDDED
-from im_datasets.static import STATIC
-from im_datasets.surface import surface
+from im_datasets.indicators.quality_features import surface
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import EMBEDDED
+from im_datasets.models.static_embedder import STATIC
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("IM_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -108,7 +108,7 @@ def test_quality_does_not_take_a_short_answer_for_a_degraded_one(question):
 def test_quality_is_the_same_for_every_batch_size(monkeypatch):
     questions = list(QUESTIONS) * 4
     answers = [text for a in ANSWERS for text in (a, _cut(a), _scramble(a), a * 2)]
-    monkeypatch.setattr("im_datasets.embedding.CACHE_BYTES", 0)
+    monkeypatch.setattr("im_datasets.models.embedder.CACHE_BYTES", 0)
     quality = Quality()
     results = []
     for size in (1, 7, 1000):

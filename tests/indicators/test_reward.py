@@ -39,13 +39,14 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from im_datasets import batching, store
-from im_datasets.checkpoints import Checkpoint
-from im_datasets.columns import Pairs
-from im_datasets.errors import IndicatorError, ModelError
-from im_datasets.gpt_neox_reward import register
-from im_datasets.indicators.reward import UNBOUNDED_TOKENS, Reward
-from im_datasets.reward_format import Pieces, choose_template, cut, fold, open_format
+from im_datasets.common.errors import IndicatorError, ModelError
+from im_datasets.data.columns import Pairs
+from im_datasets.indicators.reward.formats import Pieces, choose_template, cut, fold, open_format
+from im_datasets.indicators.reward.indicator import UNBOUNDED_TOKENS, Reward
+from im_datasets.models import batching
+from im_datasets.models import value_store as store
+from im_datasets.models.checkpoints import Checkpoint
+from im_datasets.models.oasst_reward import register
 
 INSTRUCTIONS = [text.split("?")[0] for text in TEXTS] * 4
 RESPONSES = [text[i:] or text for i in range(4) for text in TEXTS]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from im_datasets.embedding import Embedder
-from im_datasets.errors import ModelError
+from im_datasets.common.errors import ModelError
 from im_datasets.indicators.base import COLUMNS
 from im_datasets.indicators.similarity import Similarity
+from im_datasets.models.embedder import Embedder
 
 # Unit vectors in a plane: 3-4-5 and 5-12-13 triangles.
 PLANE = {"x": (1, 0), "y": (0, 1), "minus x": (-1, 0), "345": (0.6, 0.8), "51213": (5 / 13, 12 / 13)}

@@ -17,13 +17,13 @@ from datasets import Dataset
 from tiny_unieval import make_model, save_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from im_datasets import store
-from im_datasets.batching import TokenBudget, metering
-from im_datasets.columns import Columns, Pairs
-from im_datasets.errors import ColumnsError, IndicatorError, ModelError
-from im_datasets.first_step import first_step
+from im_datasets.common.errors import ColumnsError, IndicatorError, ModelError
+from im_datasets.data.columns import Columns, Pairs
 from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.t5_first_step import first_step
 from im_datasets.indicators.unieval import DIMENSIONS, UniEval, sentences
+from im_datasets.models import value_store as store
+from im_datasets.models.batching import TokenBudget, metering
 
 TEXT = "the a bee flies over red and blue flowers when it rains we stay at home , with soup and songs . why ?"
 WORDS = TEXT.split()

@@ -9,7 +9,7 @@ from module_samples import ROOT, SAMPLES
 
 import im_datasets
 from im_datasets.indicators.base import COLUMNS
-from im_datasets.measurement import output_table
+from im_datasets.indicators.metric import output_table
 
 HEADINGS = [
     "## Metric Description",

@@ -12,8 +12,8 @@ import pytest
 from module_samples import ROOT, SAMPLES
 
 import im_datasets
-from im_datasets.demo import build, scores_table
-from im_datasets.errors import MissingExtraError
+from im_datasets.common.errors import MissingExtraError
+from im_datasets.indicators.metric_page import build, scores_table
 
 PYTHON = os.environ.get("IM_SPACES_PYTHON") or sys.executable
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")

@@ -1,0 +1,1 @@
+"""Datasets and a base model go in; finetuning runs come out."""

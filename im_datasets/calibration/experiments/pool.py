@@ -1,0 +1,340 @@
+"""Candidate rows of several datasets, scored once: what subsets are drawn from and selections are made of.
+
+Scores are kept on disk, so that nothing is scored twice, whichever process asks; texts are read when a subset is
+trained on. Drawing and ranking are for others.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
+
+from im_datasets.calibration.runs import portable
+from im_datasets.common.errors import CalibrationError
+from im_datasets.common.version import __version__
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.prepare import prepare
+from im_datasets.data.source import load_source
+from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Indicator
+from im_datasets.indicators.model import ModelIndicator
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import folder_digest
+from im_datasets.rules.instruct_mining import InstructMining, find_indicator
+from im_datasets.rules.linear import LOG_LOSS, LinearRule
+from im_datasets.scoring.score import score, with_description
+from im_datasets.selection.contamination import EvaluationIndex
+
+CHUNK_ROWS = 4096
+
+Rows = NDArray[np.int64]
+"""Places in a pool, shape (n,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """One dataset of a pool.
+
+    Attributes:
+        name: What it is called in tables.
+        dataset: Its rows.
+        columns: How to read them.
+        identity: What tells it from another version of itself.
+    """
+
+    name: str
+    dataset: Dataset
+    columns: Columns
+    identity: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The rows that may be trained on, every indicator known of each.
+
+    Attributes:
+        origins: The datasets.
+        origin: Which of them each candidate is from, shape (n,).
+        row: Its row there, shape (n,).
+        scores: Indicator column → n finite floats.
+        indicators: Indicator class → settings, as a rule holds them.
+        left_out: Dataset → reason → rows that are no candidates.
+    """
+
+    origins: tuple[Origin, ...]
+    origin: Rows
+    row: Rows
+    scores: Mapping[str, NDArray[np.float64]]
+    indicators: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, Mapping[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its datasets are called."""
+        return tuple(origin.name for origin in self.origins)
+
+    def pairs(self, rows: Rows) -> Pairs:
+        """The texts of some candidates, in their order."""
+        contexts: list[Any] = [()] * len(rows)
+        responses = [""] * len(rows)
+        for number, origin in enumerate(self.origins):
+            places = np.flatnonzero(self.origin[rows] == number)
+            chosen = origin.dataset.select(self.row[rows[places]])
+            found = origin.columns.pairs(chosen.select_columns(list(origin.columns.mapping.values()))[:])
+            for place, context, response in zip(places.tolist(), found.contexts, found.responses, strict=True):
+                contexts[place], responses[place] = context, response
+        return Pairs(contexts, responses, [""] * len(rows))
+
+    def means(self, rows: Rows) -> dict[str, float]:
+        """Mean of each indicator over some candidates."""
+        return {name: float(values[rows].mean()) for name, values in self.scores.items()}
+
+    def composition(self, rows: Rows) -> dict[str, int]:
+        """Rows of each dataset among some candidates."""
+        counts = np.bincount(self.origin[rows], minlength=len(self.origins))
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
+    def ranked(self, rule: LinearRule) -> Rows:
+        """All candidates, the lowest predicted log loss first, ties in row order.
+
+        Raises:
+            RuleError: The pool lacks a column of the rule.
+        """
+        return np.argsort(rule.predict(self.scores), kind="stable")
+
+    def digest(self, rows: Rows) -> str:
+        """What tells these rows, in this order, from any others."""
+        identities = [[origin.identity, origin.columns.mapping] for origin in self.origins]
+        found = sha256(json.dumps(identities).encode())
+        found.update(np.stack([self.origin[rows], self.row[rows]]).astype("<i8").tobytes())
+        return found.hexdigest()
+
+    def without(self, evaluation: Sequence[str]) -> Self:
+        """A pool without the candidates that repeat an instruction of an evaluation set.
+
+        Args:
+            evaluation: Instructions; with none, nothing is left out.
+        """
+        if not evaluation:
+            return self
+        index = EvaluationIndex.build(evaluation)
+        clean = np.ones(len(self), dtype=bool)
+        for start in range(0, len(self), CHUNK_ROWS):
+            places = np.arange(start, min(start + CHUNK_ROWS, len(self)))
+            clean[places] = [not index.is_repeated_by(text) for text in self.pairs(places).instructions]
+        repeats = np.bincount(self.origin[~clean], minlength=len(self.origins)).tolist()
+        left_out = {
+            name: {**self.left_out[name], **({"contaminated": count} if count else {})}
+            for name, count in zip(self.names, repeats, strict=True)
+        }
+        scores = {name: values[clean] for name, values in self.scores.items()}
+        return replace(self, origin=self.origin[clean], row=self.row[clean], scores=scores, left_out=left_out)
+
+
+def make_pool(
+    scored: Mapping[str, Dataset],
+    columns: Mapping[str, Columns] | None = None,
+    indicators: Mapping[str, Mapping[str, Any]] | None = None,
+    identities: Mapping[str, str] | None = None,
+) -> Pool:
+    """A pool of datasets that were scored already.
+
+    Args:
+        scored: Name → dataset with the same indicator columns as the others.
+        columns: Name → how to read it; None finds instruction and response by the names of the columns.
+        indicators: Indicator class → settings, for the table of runs.
+        identities: Name → what tells its version from another; None takes the dataset's fingerprint.
+
+    Raises:
+        CalibrationError: No dataset, no common indicator column, or no row with all of them.
+        ColumnsError: Instruction and response cannot be told.
+    """
+    if not scored:
+        raise CalibrationError("no candidate dataset; pass at least one")
+    origins = [
+        Origin(
+            name,
+            dataset,
+            (columns or {}).get(name) or Columns.detect(dataset.column_names),
+            (identities or {}).get(name) or str(dataset._fingerprint),
+        )
+        for name, dataset in scored.items()
+    ]
+    shared = set.intersection(*(set(dataset.column_names) for dataset in scored.values()))
+    names = sorted(name for name in shared if name in COLUMNS and name != LOG_LOSS)
+    if not names:
+        raise CalibrationError(f"no indicator column that all of {', '.join(scored)} have; score them first")
+    tables = [_finite(origin.dataset, names) for origin in origins]
+    left_out = {origin.name: reasons for origin, (_, _, reasons) in zip(origins, tables, strict=True)}
+    pool = Pool(
+        tuple(origins),
+        np.concatenate([np.full(len(rows), place, dtype=np.int64) for place, (rows, _, _) in enumerate(tables)]),
+        np.concatenate([rows for rows, _, _ in tables]),
+        {name: np.concatenate([table[name] for _, table, _ in tables]) for name in names},
+        indicators or {},
+        left_out,
+    )
+    if not len(pool):
+        raise CalibrationError(f"no row of {', '.join(scored)} has a value of every indicator: {left_out}")
+    return pool
+
+
+def _finite(dataset: Dataset, names: Sequence[str]) -> tuple[Rows, dict[str, NDArray[np.float64]], dict[str, int]]:
+    """The rows that every indicator could score, their values, and why the others are left out."""
+    columns = {name: np.asarray(dataset.with_format("numpy")[name][:], dtype=np.float64) for name in names}
+    reasons = dataset[UNSCORABLE][:] if UNSCORABLE in dataset.column_names else [""] * len(dataset)
+    good = np.array([not reason for reason in reasons], dtype=bool)
+    left_out = {reason: list(reasons).count(reason) for reason in sorted({r for r in reasons if r})}
+    for name, values in columns.items():
+        bad = good & ~np.isfinite(values)
+        if count := int(bad.sum()):
+            left_out[f"no {name}"] = count
+        good &= ~bad
+    return np.flatnonzero(good), {name: values[good] for name, values in columns.items()}, left_out
+
+
+def load_pool(
+    data: Sequence[str],
+    folder: str | Path,
+    *,
+    rule: LinearRule | str | Path = "embedded",
+    indicators: Sequence[Indicator] = (),
+    limit: int | None = None,
+    progress: bool = True,
+) -> Pool:
+    """Read and score datasets, or take their scores from the folder where an earlier call left them.
+
+    Args:
+        data: Each a file, folder or Hub id, as ``mine`` reads it, or ``NAME=DATA``.
+        folder: Where scores are kept, without the texts.
+        rule: Whose indicators are computed, beside lengths, MTLD, similarity and neighbour distance.
+        indicators: Indicators with settings of your own, taken instead of the rule's default ones or beside them.
+        limit: Rows read of each dataset at most, a seeded sample of it.
+        progress: Whether a progress bar is shown.
+
+    Raises:
+        CalibrationError: Two datasets have one name, or none has a row that can be scored.
+        SourceError: A dataset cannot be found or read.
+        ColumnsError: Instruction and response cannot be told from the column names.
+        RuleError: The rule is unknown, or needs a column that no indicator here writes.
+    """
+    scored: dict[str, Dataset] = {}
+    mappings: dict[str, Columns] = {}
+    identities: dict[str, str] = {}
+    mining = InstructMining(rule, indicators=with_description(rule, indicators))
+    wanted = [_identity(indicator) for indicator in mining.indicators]
+    for name, place in named(data).items():
+        source = load_source(place, limit=limit, seed=None if limit is None else 0)
+        dataset, mappings[name] = prepare(source.dataset)
+        asked = [__version__, source.info, mappings[name].to_dict(), mining.rule.to_dict(), wanted]
+        identities[name] = sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+        kept = Path(folder) / "scores" / identities[name][:16]
+        scored[name] = _scored(dataset, mappings[name], kept, mining, progress)
+    # The user's own come first, and count where there are two of a class.
+    settings = {type(i).__name__: _own_settings(i) for i in reversed(mining.indicators)}
+    return make_pool(scored, mappings, settings, identities)
+
+
+def named(data: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=DATA`` or plain ``DATA``, which is called by the last part of its path.
+
+    Raises:
+        CalibrationError: Two are called the same.
+
+    Example:
+        >>> named(["data/alpaca.json", "mine=data/rows.jsonl"])
+        {'alpaca': 'data/alpaca.json', 'mine': 'data/rows.jsonl'}
+    """
+    found: dict[str, str] = {}
+    for text in data:
+        name, sign, place = text.partition("=")
+        if not sign or Path(text).exists():
+            name, place = Path(text).stem, text
+        if not name or name in found:
+            raise CalibrationError(f"{text!r}: two datasets called {name!r}; give them names as NAME=DATA")
+        found[name] = place
+    return found
+
+
+def _scored(
+    dataset: Dataset,
+    columns: Columns,
+    kept: Path,
+    mining: InstructMining,
+    progress: bool,
+) -> Dataset:
+    """The dataset with its scores, computed by one process, read by the others."""
+    from filelock import FileLock
+    from pyarrow.parquet import read_table, write_table
+
+    table = kept.with_suffix(".parquet")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")):
+        if not table.is_file():
+            result = score(dataset, mining.rule, indicators=mining.indicators, columns=columns, progress=progress)
+            written = [name for i in mining.indicators for name in i.writes]
+            aside = kept.with_suffix(".part")
+            write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], aside)
+            aside.replace(table)
+    narrow = Dataset(read_table(table))
+    plain = dataset.remove_columns([name for name in dataset.column_names if name in narrow.column_names])
+    return concatenate_datasets([plain, narrow], axis=1)
+
+
+def _identity(known: Indicator | Embedder) -> dict[str, Any]:
+    """What an indicator's values depend on: its weights wherever they lie, and no device.
+
+    Raises:
+        ModelError: A model cannot be had.
+    """
+    values = {f.name: getattr(known, f.name) for f in fields(known)}
+    found: dict[str, Any] = {n: _identity(v) if isinstance(v, Embedder) else repr(v) for n, v in values.items()}
+    if isinstance(known, ModelIndicator):
+        checkpoint = known.checkpoint.resolve()
+        found |= {"model": checkpoint.weights(), "revision": None, "dtype": checkpoint.dtype}
+    if isinstance(known, Embedder):
+        found |= {"model": known.weights(), "revision": None}
+    return {"class": type(known).__name__, **portable(found)}
+
+
+def _own_settings(indicator: Indicator) -> dict[str, Any]:
+    """The settings that are not the indicator's defaults, as a rule's JSON holds them."""
+    cls = find_indicator(type(indicator).__name__)
+    try:
+        defaults = _settings(cls()) if cls else {}
+    except TypeError:
+        # An indicator of the user's own that has no default for everything.
+        defaults = {}
+    return {name: value for name, value in _settings(indicator).items() if defaults.get(name, ...) != value}
+
+
+def _settings(indicator: Indicator) -> dict[str, Any]:
+    """All settings but the device, as plain data; a local model by its folder and the digest of its weights."""
+    settings = _plain(indicator.settings())
+    if isinstance(indicator, ModelIndicator):
+        settings |= _place(indicator.model)
+    if isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
+        settings["embedder"] = asdict(embedder) | _place(embedder.model)
+    return portable(settings)
+
+
+def _place(model: str) -> dict[str, str]:
+    """Where a local model lies, and the weights that ``mining.settings_of`` expects there."""
+    return {"model": str(Path(model).resolve()), "weights": folder_digest(model)} if Path(model).is_dir() else {}
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dict(settings), default=_plain_value))
+    return found
+
+
+def _plain_value(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

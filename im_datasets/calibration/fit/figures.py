@@ -1,0 +1,164 @@
+"""The figures of a fit: does it predict, what each column does, are the residuals in order."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from im_datasets.calibration.fit.observations import FloatArray
+from im_datasets.calibration.fit.regression import Ridge, Univariate
+from im_datasets.report.figures import COLOURS, axes_within, blank, number_axis
+from im_datasets.report.templates import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from im_datasets.calibration.fit.rule_fit import Fit
+
+SIZE = 320
+"""Width and about the height of a small figure, in CSS pixels."""
+
+_LEGIBLE = 26
+
+
+def prediction(fit: "Fit") -> "Figure":
+    """Out-of-fold predictions against measured log losses, with the line on which they would be equal."""
+    guesses, measured = fit.cross_validation.predictions, fit.observations.log_losses
+    figure, axes = _small("predicted without the run itself", "measured log loss")
+    ends = _range(np.concatenate([guesses, measured]))
+    axes.plot(ends, ends, color=COLOURS["cut"], linewidth=1.2, dashes=(4, 3))
+    _dots(axes, guesses, measured)
+    axes.set_xlim(*ends)
+    axes.set_ylim(*ends)
+    return figure
+
+
+def effects(fit: "Fit", *, width: int) -> "Figure":
+    """Each term's change of log loss for one standard deviation of the subset means, with its bootstrap interval.
+
+    Args:
+        fit: The fit.
+        width: In CSS pixels.
+    """
+    spread = fit.means.std(axis=0)
+    count, named = len(fit.columns), width > 600
+    figure = blank(width, 56 + 44 * count)
+    axes = axes_within(figure, left=210 if named else 12, right=16, top=10, bottom=46)
+    axes.axvline(0, color=COLOURS["muted"], linewidth=1)
+    for i, column in enumerate(fit.columns):
+        value, low, high = (float(spread[i] * ends[i + 1]) for ends in _ends(fit))
+        colour = COLOURS["kept"] if high < 0 else COLOURS["cut"] if low > 0 else COLOURS["muted"]
+        axes.plot([low, high], [i, i], color=colour, linewidth=3, solid_capstyle="round")
+        axes.plot([value], [i], "o", color=colour, markersize=8)
+        axes.text(
+            -0.02 if named else 0.0,
+            i if named else i - 0.32,
+            one_line(column, _LEGIBLE),
+            ha="right" if named else "left",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=12,
+            color=COLOURS["ink"],
+            parse_math=False,
+        )
+    axes.set_ylim(count - 0.5, -0.6)
+    axes.set_yticks([])
+    number_axis(axes.xaxis, 7 if named else 4)
+    axes.set_xlabel("change of log loss for one standard deviation of the subset means", labelpad=8)
+    if not named:
+        axes.set_xlabel("log loss for one standard deviation", labelpad=8)
+    return figure
+
+
+def alone(fit: "Fit", row: Univariate) -> "Figure":
+    """One candidate's subset means against log losses, with the line through them."""
+    values = fit.observations.means[:, fit.observations.columns.index(row.column)]
+    losses = fit.observations.log_losses
+    figure, axes = _small("subset mean", "log loss", height=230)
+    _dots(axes, values, losses, chosen=row.column in fit.columns)
+    ends = np.array([values.min(), values.max()])
+    axes.plot(ends, losses.mean() + row.slope * (ends - values.mean()), color=COLOURS["ink"], linewidth=1.4)
+    return figure
+
+
+def residuals(fit: "Fit") -> "Figure":
+    """Studentised residuals against fitted values: a level band without a shape is what is wanted."""
+    plain = fit.least_squares
+    figure, axes = _small("fitted log loss", "studentised residual")
+    for level in (-2, 0, 2):
+        axes.axhline(level, color=COLOURS["line" if level else "muted"], linewidth=1.2)
+    _dots(axes, plain.fitted, plain.studentized)
+    return figure
+
+
+def quantiles(fit: "Fit") -> "Figure":
+    """Studentised residuals against normal quantiles: on the line where they are normal."""
+    from scipy import stats
+
+    ordered = np.sort(fit.least_squares.studentized)
+    n = len(ordered)
+    expected = np.asarray(stats.norm.ppf((np.arange(1, n + 1) - 0.5) / n))
+    figure, axes = _small("normal quantile", "studentised residual")
+    axes.plot(_range(expected), _range(expected), color=COLOURS["cut"], linewidth=1.2, dashes=(4, 3))
+    _dots(axes, expected, ordered)
+    return figure
+
+
+def leverage(fit: "Fit") -> "Figure":
+    """Leverage against studentised residuals, with the lines beyond which Cook's distance is above 1."""
+    plain = fit.least_squares
+    figure, axes = _small("leverage", "studentised residual")
+    _dots(axes, plain.leverage, plain.studentized)
+    bounds = axes.get_xlim(), axes.get_ylim()
+    grid = np.linspace(max(1e-4, bounds[0][0]), min(0.999, bounds[0][1]), 200)
+    for sign in (-1, 1):
+        edge = sign * np.sqrt((len(fit.columns) + 1) * (1 - grid) / grid)
+        axes.plot(grid, edge, color=COLOURS["cut"], linewidth=1.2, dashes=(4, 3))
+    axes.set_xlim(*bounds[0])
+    axes.set_ylim(*bounds[1])
+    return figure
+
+
+def criterion_by_size(fit: "Fit") -> "Figure":
+    """The criterion's best value for every number of terms that was looked at."""
+    best = fit.choice.best_by_size
+    figure, axes = _small("terms", f"best {fit.procedure.criterion}")
+    axes.plot(list(best), list(best.values()), "o-", color=COLOURS["kept"], markersize=7, linewidth=1.6)
+    axes.plot(
+        [len(fit.columns)], [fit.choice.value], "o", markersize=14, fillstyle="none", color=COLOURS["cut"], mew=1.6
+    )
+    axes.set_xticks(list(best))
+    axes.margins(x=0.1, y=0.15)
+    return figure
+
+
+def penalties(fit: Ridge) -> "Figure":
+    """Leave-one-out R² along the ridge penalty, the chosen one marked."""
+    figure, axes = _small("log10 of the ridge penalty", "leave-one-out R²")
+    axes.plot(np.log10(list(fit.path)), list(fit.path.values()), color=COLOURS["kept"], linewidth=1.8)
+    axes.axvline(float(np.log10(fit.penalty)), color=COLOURS["cut"], linewidth=1.4)
+    return figure
+
+
+def _ends(fit: "Fit") -> tuple[FloatArray, FloatArray, FloatArray]:
+    return fit.coefficients, fit.bootstrap.low, fit.bootstrap.high
+
+
+def _small(x: str, y: str, height: int = 290) -> "tuple[Figure, Axes]":
+    figure = blank(SIZE, height)
+    axes = axes_within(figure, left=58, right=12, top=10, bottom=46)
+    number_axis(axes.xaxis, 4)
+    number_axis(axes.yaxis, 5)
+    axes.set_xlabel(x, labelpad=8)
+    axes.set_ylabel(y, labelpad=6)
+    return figure, axes
+
+
+def _dots(axes: "Axes", x: FloatArray, y: FloatArray, *, chosen: bool = True) -> None:
+    axes.plot(x, y, "o", color=COLOURS["kept" if chosen else "muted"], markersize=5, alpha=0.65, markeredgewidth=0)
+
+
+def _range(values: FloatArray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    room = 0.05 * (high - low) or 0.5
+    return low - room, high + room

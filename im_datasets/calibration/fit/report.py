@@ -1,0 +1,293 @@
+"""A fit → one self-contained HTML page that shows the rule, what it rests on, and how far to trust it.
+
+The page loads nothing and runs nothing: its content security policy allows no script at all.
+"""
+
+import math
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from im_datasets.calibration.fit.figures import (
+    alone,
+    criterion_by_size,
+    effects,
+    leverage,
+    penalties,
+    prediction,
+    quantiles,
+    residuals,
+)
+from im_datasets.calibration.fit.regression import names_with_intercept
+from im_datasets.common.errors import OutputError, RuleError
+from im_datasets.report.figures import NARROW, WIDE, as_svg, correlation_triangle
+from im_datasets.report.templates import Trusted, html_environment, one_line, read_template, told_facts, write_text
+from im_datasets.rules.linear import LinearRule
+
+if TYPE_CHECKING:
+    from im_datasets.calibration.fit.rule_fit import Fit
+
+RULE, REPORT = "rule.json", "report.html"
+"""What a fit leaves in its folder."""
+
+MOST_RUNS = 200
+"""Runs listed in the report, the most influential first."""
+
+_RESIDUALS = (
+    (
+        residuals,
+        "Residuals against fitted",
+        "A level band is in order; a bend asks for another term, a funnel for HC3, which is used here.",
+    ),
+    (
+        quantiles,
+        "Normal quantiles",
+        "On the line, residuals are normal; intervals here do not need that, but far outliers deserve a look.",
+    ),
+    (
+        leverage,
+        "Leverage",
+        "Runs to the right have unusual subsets. Beyond the dashed lines, if they are in view, a single run decides.",
+    ),
+)
+
+
+def write_fit(fit: "Fit", folder: str | Path) -> Path:
+    """Write rule and report into a folder, in place of those of an older fit.
+
+    Args:
+        fit: What to write.
+        folder: Made when it is missing; what else it holds stays.
+
+    Returns:
+        The rule's path.
+
+    Raises:
+        OutputError: The folder holds a rule or report that no fit left there.
+    """
+    rule, report = Path(folder) / RULE, Path(folder) / REPORT
+    if (rule.exists() or report.exists()) and not _is_fitted(rule):
+        raise OutputError(f"{folder} holds a {RULE} or {REPORT} that is not of a fit; name another folder (--out)")
+    write_fit_report(fit, report, rule_path=str(rule))
+    fit.rule.save(rule)
+    return rule
+
+
+def write_fit_report(fit: "Fit", path: str | Path, *, rule_path: str = "rule.json") -> Path:
+    """Write the report beside its place and move it there when it is whole.
+
+    Args:
+        fit: What to show.
+        path: The file to write; an older one is replaced.
+        rule_path: Where the rule's JSON is, for the command that uses it.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The templates are missing from the installation.
+    """
+    return write_text(path, render_fit_report(fit, rule_path=rule_path))
+
+
+def render_fit_report(fit: "Fit", *, rule_path: str = "rule.json") -> str:
+    """The report as HTML text; arguments as for ``write_fit_report``."""
+    from markupsafe import Markup
+
+    from im_datasets.common.version import __version__
+
+    template = html_environment().from_string(read_template("fit.html"))
+    return template.render(
+        package_version=__version__,
+        style=Markup(read_template("report.css")),  # noqa: S704 - our own file
+        decimals=_decimals,
+        p_value=_p_value,
+        rule=fit.rule,
+        command=use_command(rule_path),
+        base_model=one_line(fit.observations.base_model.get("id", "base model not stated")),
+        evaluation=one_line(fit.observations.evaluation),
+        headline=_headline(fit),
+        lead=_lead(fit),
+        notes=fit.notes,
+        **_numbers(fit),
+        **_figures(fit),
+        runs=_runs(fit),
+        shown=min(MOST_RUNS, len(fit.observations)),
+        facts=_facts(fit),
+    )
+
+
+def use_command(rule_path: str) -> str:
+    """The one line that uses a rule."""
+    return f"im-datasets mine DATA --rule {shlex.quote(rule_path)} --fraction 0.1 --out mined"
+
+
+def _is_fitted(path: Path) -> bool:
+    try:
+        return LinearRule.load(path).provenance.get("kind") == "fitted"
+    except RuleError:
+        return False
+
+
+def _headline(fit: "Fit") -> str:
+    terms = f"{len(fit.columns)} term" + "s" * (len(fit.columns) > 1)
+    share = fit.cross_validation.r_squared
+    if share <= 0:
+        return f"A rule of {terms} that does not predict the loss of runs it has not seen"
+    return f"A rule of {terms} explains {100 * share:.0f} % of the differences in loss that it has not seen"
+
+
+def _lead(fit: "Fit") -> str:
+    fits = f"{len(fit.observations)} finetuned models" if len(fit.observations) > 1 else "one model"
+    first = fit.univariate[0]
+    return (
+        f"Fitted on {fits}: the log of each one's loss against the mean indicators of the rows it was trained on. "
+        f"Alone, {one_line(first.column, 60)} explains most, with an R² of {first.r_squared:.2f}."
+    )
+
+
+def _numbers(fit: "Fit") -> dict[str, Any]:
+    return {
+        "r_squared": fit.r_squared,
+        "validation": fit.cross_validation,
+        "order": fit.bootstrap.order_interval(),
+        "estimator": "ridge regression" if fit.ridge else "ordinary least squares",
+        "is_ridge": fit.ridge is not None,
+        "penalty": fit.ridge.penalty if fit.ridge else None,
+        "freedom": fit.ridge.degrees_of_freedom if fit.ridge else None,
+        "resamples": fit.bootstrap.resamples,
+        "coefficients": list(_coefficients(fit)),
+        "measures": _measures(fit),
+        "criterion": fit.procedure.criterion,
+        "choice_repeated": fit.procedure.method != "none",
+        "choice_told": _choice_told(fit),
+        "chosen": sorted(
+            zip(fit.observations.columns, fit.bootstrap.chosen.tolist(), strict=True), key=lambda pair: -pair[1]
+        ),
+    }
+
+
+def _coefficients(fit: "Fit") -> Iterator[dict[str, Any]]:
+    plain = fit.least_squares
+    for i, column in enumerate(names_with_intercept(fit.columns)):
+        yield {
+            "column": column,
+            "value": float(fit.coefficients[i]),
+            "low": float(fit.bootstrap.low[i]),
+            "high": float(fit.bootstrap.high[i]),
+            "least_squares": float(plain.coefficients[i]),
+            "standard_error": float(plain.standard_errors[i]),
+            "p": float(plain.p[i]),
+            "same_sign": float(fit.bootstrap.same_sign[i]),
+            "vif": float(plain.vif[i - 1]) if i else None,
+        }
+
+
+def _measures(fit: "Fit") -> list[tuple[str, Trusted]]:
+    plain, validation = fit.least_squares, fit.cross_validation
+    order = fit.bootstrap.order_interval()
+    loo = fit.ridge.loo_r_squared if fit.ridge else plain.loo_r_squared
+    return [
+        ("R²", _decimals(fit.r_squared)),
+        ("adjusted R²", _decimals(plain.adjusted_r_squared)),
+        ("leave-one-out R², columns held", _decimals(loo)),
+        ("cross-validated R²", _decimals(validation.r_squared)),
+        ("its spread over repeats", _decimals(validation.spread)),
+        ("cross-validated rank correlation", _decimals(validation.rank_correlation)),
+        ("residual error, log loss", _decimals(plain.residual_error, 4)),
+        (
+            "order over resamples, Kendall’s τ",
+            Trusted(f"{_decimals(order[0])} ({_decimals(order[1])} to {_decimals(order[2])})"),
+        ),
+        ("Breusch-Pagan p (even spread)", _p_value(plain.breusch_pagan_p)),
+        ("Jarque-Bera p (normal)", _p_value(plain.jarque_bera_p)),
+    ]
+
+
+def _choice_told(fit: "Fit") -> str:
+    names = {"aicc": "AICc", "bic": "BIC", "adjusted_r2": "adjusted R²", "cv_r2": "leave-one-out R²"}
+    candidates = len(fit.observations.columns)
+    if fit.procedure.method == "none":
+        return f"They were not: all {candidates} candidates are in the rule, as asked."
+    way = "every subset" if fit.procedure.method == "all-subsets" else "forward steps"
+    return (
+        f"{names[fit.procedure.criterion]} over {way} of {candidates} candidates, at most {fit.most} terms: "
+        f"{fit.choice.looked_at:,} models compared. A column that other draws of the same runs rarely choose is in the "
+        "rule by luck."
+    )
+
+
+def _figures(fit: "Fit") -> dict[str, Any]:
+    names = fit.observations.columns
+    matrix = np.atleast_2d(np.corrcoef(fit.observations.means, rowvar=False))
+    short = [one_line(name, 22) for name in names]
+    by_size = len(fit.choice.best_by_size) > 1
+    widths = {"wide": WIDE, "narrow": NARROW}
+    return {
+        "effects": {n: _svg(effects(fit, width=w), f"effects-{n}", "Effects of the terms") for n, w in widths.items()},
+        "prediction": _svg(prediction(fit), "prediction", "Predicted against measured log losses"),
+        "univariate": [
+            {
+                "row": row,
+                "chosen": row.column in fit.columns,
+                "svg": _svg(alone(fit, row), f"alone-{i}", f"{one_line(row.column)} against log loss"),
+            }
+            for i, row in enumerate(fit.univariate)
+        ],
+        "by_size": _svg(criterion_by_size(fit), "by-size", "Criterion by number of terms") if by_size else None,
+        "penalties": _svg(penalties(fit.ridge), "penalties", "R² along the penalty") if fit.ridge else None,
+        "triangle": _svg(correlation_triangle(short, matrix), "triangle", "Correlations of the subset means")
+        if len(names) > 1
+        else None,
+        "residuals": [
+            {"title": title, "caption": caption, "svg": _svg(figure(fit), f"residuals-{i}", title)}
+            for i, (figure, title, caption) in enumerate(_RESIDUALS)
+        ],
+    }
+
+
+def _runs(fit: "Fit") -> list[dict[str, Any]]:
+    """Every run, the most influential first."""
+    plain, seen = fit.least_squares, fit.observations
+    left_out = fit.ridge.left_out if fit.ridge else plain.left_out
+    return [
+        {
+            "run": seen.runs[i],
+            "loss": float(seen.losses[i]),
+            "predicted": math.exp(min(float(left_out[i]), 700.0)),
+            "studentized": float(plain.studentized[i]),
+            "leverage": float(plain.leverage[i]),
+            "cook": float(plain.cook[i]),
+        }
+        for i in np.argsort(-plain.cook, kind="stable").tolist()
+    ]
+
+
+def _facts(fit: "Fit") -> list[tuple[str, str]]:
+    """The provenance, without what the tables above show."""
+    return told_facts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"})
+
+
+def _svg(figure: Any, name: str, label: str) -> Any:
+    from markupsafe import Markup
+
+    with warnings.catch_warnings():
+        # Names of columns are in the page's font, which need not be one of matplotlib's.
+        warnings.filterwarnings("ignore", message="Glyph|Matplotlib currently does not support", category=UserWarning)
+        return Markup(as_svg(figure, name=name, label=label))  # noqa: S704 - texts are escaped by the drawing
+
+
+def _decimals(value: float | None, places: int = 2) -> Trusted:
+    if value is None or not math.isfinite(value):
+        return Trusted("–")
+    return Trusted(f"{value:.{places}f}".replace("-", "−"))
+
+
+def _p_value(value: float) -> Trusted:
+    if not math.isfinite(value):
+        return Trusted("–")
+    return Trusted("< 0.0001" if value < 1e-4 else f"{value:.4f}")

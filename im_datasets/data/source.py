@@ -1,0 +1,249 @@
+"""Where rows come from: local files, a saved folder or the Hub → one dataset and what to record of it.
+
+The first stage of the flow. What the columns mean is left to ``columns``.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder, load_from_disk
+from datasets.exceptions import DatasetsError
+
+from im_datasets.common.errors import SourceError
+from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
+"""A dataset's id on the Hub: name, or owner/name."""
+
+SHUFFLE_BUFFER = 10_000
+"""Rows held in memory to draw a random sample from a stream."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset and where it comes from.
+
+    Attributes:
+        dataset: The rows.
+        info: ``kind`` (file, folder, saved or hub), ``id`` (a Hub id, a path as given when relative, else the
+            last part of it), ``config``, ``split``, ``revision`` (commit sha on the Hub, else None),
+            ``fingerprint`` (of the contents), ``files`` (names), ``rows``, ``limit`` and ``seed``.
+        parquet: Paths, or ``hf://`` addresses at their commit, of the Parquet files whose rows, one after another,
+            begin with the dataset's; empty where there are none.
+    """
+
+    dataset: Dataset
+    info: dict[str, Any]
+    parquet: tuple[str, ...] = ()
+
+
+def load_source(
+    data: str | Path,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    limit: int | None = None,
+    seed: int | None = None,
+) -> Source:
+    """Load a dataset from wherever it is.
+
+    Args:
+        data: A JSON, JSONL, CSV, TSV or Parquet file (or compressed), a folder or glob of them, a folder written
+            by ``save_to_disk``, or a dataset id on the Hub.
+        config: Configuration of a Hub dataset; None takes the only or the default one.
+        split: Which split; None takes the only one.
+        revision: Branch, tag or commit of a Hub dataset; None takes ``main``.
+        streaming: Read rows one after another, so that ``limit`` rows cost no more than that.
+        limit: Number of rows to take; None takes all.
+        seed: Draws the ``limit`` rows at random and keeps their order; a stream is drawn from through a window of
+            10,000 rows. None takes the first rows.
+
+    Returns:
+        The dataset, with at least one row.
+
+    Raises:
+        SourceError: Nothing is there, it cannot be read, or a choice has to be made; the message says which.
+    """
+    if limit is not None and limit < 1:
+        raise SourceError(f"limit is {limit}; it must be at least 1, or left out for all rows")
+    text = str(data)
+    if not text.strip():
+        raise SourceError("the data has an empty name; pass a file, a folder, a glob or the id of a Hub dataset")
+    folder = Path(text).expanduser()
+    parquet: tuple[str, ...] = ()
+    with _quiet():
+        if _is_saved(folder):
+            rows, info = _from_disk(folder, split)
+        elif files := find_files(text):
+            stream = (limit, seed) if streaming else None
+            rows, info = _from_files(files, folder, split, stream)
+            parquet = _only_parquet(str(file.absolute()) for file in files[info["split"]])
+        else:
+            rows, info, parquet = _from_hub(text, config, split, revision, streaming=streaming)
+        if info["kind"] != "hub" and (config or revision):
+            raise SourceError(
+                f"config and revision belong to Hub datasets; {text} is a local {info['kind']}: leave them out"
+            )
+        dataset = _take(rows, limit, seed)
+    if not len(dataset):
+        raise SourceError(f"{text} holds no rows")
+    name = text if info["kind"] == "hub" else _shown(text)
+    common = {"config": None, "revision": None, "files": [], "fingerprint": dataset._fingerprint}
+    taken = {"rows": len(dataset), "limit": limit, "seed": None if limit is None else seed}
+    if limit is not None and seed is not None:
+        parquet = ()
+    return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet)
+
+
+def _from_files(
+    splits: dict[str, list[Path]], path: Path, split: str | None, stream: tuple[int | None, int | None] | None
+) -> tuple[Dataset, dict[str, Any]]:
+    """Read local files; ``stream`` is limit and seed where only so many rows shall be read."""
+    chosen = _choose("split", split, list(splits), path.name)
+    files = splits[chosen]
+    rows = (_stream(files, chosen, *stream) if stream else None) or read_files(files, chosen)
+    root = path if path.is_dir() else None
+    names = [str(file.relative_to(root)) if root else file.name for file in files]
+    kind = "file" if path.is_file() else "folder"
+    return rows, {"kind": kind, "split": chosen, "fingerprint": fingerprint(files), "files": names}
+
+
+def _stream(files: list[Path], split: str, limit: int | None, seed: int | None) -> Dataset | None:
+    """The rows of a stream of files; None where it breaks off, as over a column that changes type."""
+    try:
+        return _take(stream_files(files, split), limit, seed)
+    except SourceError:
+        return None
+
+
+def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]]:
+    try:
+        saved = load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(f"cannot read the saved dataset {folder.name}: {one_line(error)}") from error
+    chosen = split
+    if isinstance(saved, DatasetDict):
+        chosen = _choose("split", split, list(saved), folder.name)
+        saved, folder = saved[chosen], folder / chosen
+    elif split and str(saved.split or "train") != split:
+        raise SourceError(f"{folder.name} is one saved dataset without a split {split!r}; leave split out")
+    files = sorted(folder.glob("*.arrow"))
+    names = [file.name for file in files]
+    return saved, {"kind": "saved", "split": chosen, "fingerprint": fingerprint(files), "files": names}
+
+
+def _from_hub(
+    name: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
+) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
+    if not HUB_ID.fullmatch(name) or format_of(Path(name)):
+        raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
+    try:
+        builder = load_dataset_builder(name, name=config, revision=revision)
+        chosen = _choose("split", split, _split_names(builder), name)
+        if streaming:
+            rows = builder.as_streaming_dataset(split=chosen)
+        else:
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=chosen)
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        raise SourceError(_hub_problem(name, error)) from error
+    sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
+    commit = sha[1] if sha else None
+    files = getattr(builder.config, "data_files", None) or {}
+    parquet = _only_parquet(map(str, files.get(chosen, ()) if commit else ()))
+    return rows, {"kind": "hub", "config": builder.config.name, "split": chosen, "revision": commit}, parquet
+
+
+def _only_parquet(files: Iterable[str]) -> tuple[str, ...]:
+    """The files, where all of them are Parquet."""
+    listed = tuple(files)
+    return listed if all(file.lower().endswith(".parquet") for file in listed) else ()
+
+
+def _split_names(builder: Any) -> list[str]:
+    files = getattr(builder.config, "data_files", None)
+    return [str(split) for split in files or builder.info.splits or ["train"]]
+
+
+def _hub_problem(name: str, error: Exception) -> str:
+    """One line for what went wrong on the Hub, with the way out."""
+    message = " ".join(str(error).split())
+    if "gated" in message:
+        return f"{message} Accept its conditions on its page, then run: hf auth login"
+    if isinstance(error, ConnectionError) or "offline" in message.lower():
+        return f"no file or folder {name}, and the Hub cannot be reached: {message}; pass a local file or connect"
+    if "BuilderConfig" in message or "Config name" in message:
+        return f"{name}: {message.split(' Example of usage')[0]}; pass one of them as --config (config=)"
+    if "Revision" in message:
+        return f"{message} Pass an existing branch, tag or commit as --revision (revision=)."
+    if isinstance(error, FileNotFoundError):
+        return f"no file or folder {name}, and on the Hub: {message} If it is private, run: hf auth login"
+    return f"cannot load {name} from the Hub: {one_line(error)}"
+
+
+def _choose(what: str, wish: str | None, choices: list[str], name: str) -> str:
+    """The wish, or the only choice.
+
+    Raises:
+        SourceError: The wish is not among the choices, or there are several and no wish.
+    """
+    listed = ", ".join(choices)
+    if wish is not None and wish not in choices:
+        raise SourceError(f"{name} has no {what} {wish!r}; it has: {listed}")
+    if wish is None and len(choices) != 1:
+        raise SourceError(f"{name} has the {what}s {listed}; pass one as --{what} ({what}=)")
+    return wish or choices[0]
+
+
+def _take(rows: Dataset | IterableDataset, limit: int | None, seed: int | None) -> Dataset:
+    """The rows wanted, as a dataset on disk."""
+    if isinstance(rows, Dataset):
+        if limit is None or limit >= len(rows):
+            return rows
+        places = range(limit) if seed is None else _sample(len(rows), limit, seed)
+        return rows.select(places)
+    if limit is not None:
+        rows = (rows if seed is None else rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)).take(limit)
+    try:
+        return Dataset.from_generator(_iterate, gen_kwargs={"rows": rows}, features=rows.features)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise SourceError(f"the stream broke off: {one_line(error)}; try again without streaming") from error
+
+
+def _sample(count: int, limit: int, seed: int) -> list[int]:
+    return sorted(Random(seed).sample(range(count), limit))  # noqa: S311 - a sample, not a secret
+
+
+def _iterate(rows: IterableDataset) -> Iterator[dict[str, Any]]:
+    yield from rows
+
+
+def _is_saved(folder: Path) -> bool:
+    markers = ("dataset_dict.json", "state.json")
+    return folder.is_dir() and any((folder / marker).is_file() for marker in markers)
+
+
+def _shown(text: str) -> str:
+    """What may stand on a card: never where a folder lies on this machine."""
+    absolute = Path(text).is_absolute() or text.startswith("~")
+    return Path(text).name if absolute else text.rstrip(os.sep)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loaders' log lines back; what matters in them comes as an error of our own."""
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)

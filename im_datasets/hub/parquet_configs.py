@@ -1,0 +1,174 @@
+"""Selection → the Parquet shards of its configs, written into a folder, without the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
+
+from im_datasets.common.errors import HubError
+from im_datasets.data.arrow import laid_out
+from im_datasets.data.columns import SOURCE_ROW, TURN
+from im_datasets.hub.manifest import Config, Published
+from im_datasets.indicators.base import COLUMNS, UNSCORABLE
+from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, Selection
+from im_datasets.selection.walk import read_column
+
+IS_KEPT = "im_kept"
+"""Column of the config ``scores``: whether the row is among the kept ones."""
+
+SHARD_BYTES = 500 * 10**6
+"""Rough size of a shard at most, in bytes of Arrow."""
+
+SPLIT = "train"
+_COLUMN_CHOICES = ("all", "original")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The data files of a publication.
+
+    Attributes:
+        folder: Where they lie.
+        configs: Config name → rows, columns and files; the first is the default.
+        files: Path in the folder → sha256 and size.
+        infos: Config name → what the front matter says of it.
+    """
+
+    folder: Path
+    configs: dict[str, Config]
+    files: dict[str, Published]
+    infos: dict[str, DatasetInfo]
+
+
+def write_parts(
+    selection: Selection,
+    folder: Path,
+    *,
+    columns: str = "all",
+    include_dropped: bool = False,
+    include_scores: bool = False,
+    scores_only: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Parts:
+    """Write the configs of a selection: ``kept``, and if asked ``dropped`` and ``scores``.
+
+    Args:
+        selection: What was kept and dropped.
+        folder: Where to write.
+        columns: ``all``, or ``original`` for the source's own columns alone.
+        include_dropped: Whether the dropped rows are written as well.
+        include_scores: Whether row numbers and scores of all rows are written, without any text.
+        scores_only: Whether that is all that is written, for rows that may not be passed on.
+        shard_bytes: Rough size of a shard at most.
+
+    Raises:
+        HubError: ``columns`` is neither of the two, nothing would be written, or two rows have one number.
+    """
+    if columns not in _COLUMN_CHOICES:
+        raise HubError(f"columns={columns!r}; it must be one of {', '.join(_COLUMN_CHOICES)}")
+    if scores_only and include_dropped:
+        raise HubError("scores_only leaves all texts out, include_dropped asks for some; pass one of them")
+    if not len(selection.kept):
+        raise HubError("the selection keeps no row, so there is nothing to publish")
+    _check_numbers(selection)
+    strip: Callable[[Dataset], Dataset] = (lambda rows: rows) if columns == "all" else _original(selection)
+    configs: dict[str, Dataset] = {}
+    if not scores_only:
+        configs["kept"] = strip(selection.kept)
+    # `datasets` cannot open a config without rows.
+    if include_dropped and len(selection.dropped):
+        configs["dropped"] = strip(selection.dropped)
+    if include_scores or scores_only:
+        configs["scores"] = scores_table(selection)
+    parts = Parts(folder, {}, {}, {})
+    for name, rows in configs.items():
+        _write_config(parts, name, rows, shard_bytes)
+    return parts
+
+
+def _check_numbers(selection: Selection) -> None:
+    """Refuse rows that nobody could tell apart."""
+    sides = [read_column(rows, ROW).to_numpy() for rows in (selection.kept, selection.dropped) if len(rows)]
+    numbers, counts = np.unique(np.concatenate(sides), return_counts=True)
+    if (counts > 1).any():
+        raise HubError(
+            f"two rows have the {ROW} {numbers[counts > 1][0]}, as where selections were put together; remove the "
+            "column, select again, which numbers the rows anew, then push"
+        )
+
+
+def added_columns(selection: Selection) -> list[str]:
+    """The columns that scoring and selection added, of those that are there."""
+    record = selection.record
+    written = {name for indicator in record.indicators for name in indicator.writes} if record else set()
+    rows = selection.kept
+    added = {*COLUMNS, *written, LOG_LOSS, UNSCORABLE, ROW, RANK, REASON, DUPLICATE_OF}
+    return [name for name in rows.column_names if name in added or name in COLUMNS]
+
+
+def scores_table(selection: Selection) -> Dataset:
+    """Row numbers, ranks and scores of all rows, kept ones first, and no text of the source.
+
+    Args:
+        selection: What was kept and dropped.
+    """
+    names = added_columns(selection)
+    names += [name for name in (SOURCE_ROW, TURN) if name in selection.kept.column_names]
+    sides = [selection.kept.select_columns(names)]
+    if len(selection.dropped):
+        sides.append(selection.dropped.select_columns([*names, REASON, DUPLICATE_OF]))
+    sizes = [len(side) for side in sides]
+    if len(sides) == 2:
+        nothing = {REASON: [""] * sizes[0], DUPLICATE_OF: [-1] * sizes[0]}
+        typed = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
+        sides[0] = concatenate_datasets([sides[0], Dataset.from_dict(nothing, features=typed)], axis=1)
+    rows = concatenate_datasets(sides)
+    is_kept = Dataset.from_dict({IS_KEPT: [row < sizes[0] for row in range(len(rows))]})
+    return concatenate_datasets([rows.select_columns([ROW, RANK]), is_kept, _without(rows, [ROW, RANK])], axis=1)
+
+
+def _original(selection: Selection) -> Callable[[Dataset], Dataset]:
+    added = [*added_columns(selection), REASON, DUPLICATE_OF]
+    if not set(selection.kept.column_names) - set(added):
+        raise HubError("no column of the source is left beside those of im-datasets; pass columns='all'")
+    return lambda rows: _without(rows, added)
+
+
+def _without(rows: Dataset, names: list[str]) -> Dataset:
+    return rows.remove_columns([name for name in names if name in rows.column_names])
+
+
+def _write_config(parts: Parts, name: str, rows: Dataset, shard_bytes: int) -> None:
+    rows = _with_its_media(rows.with_format(None))
+    shards = max(1, min(len(rows), -(-int(rows._estimate_nbytes()) // shard_bytes)))
+    (parts.folder / name).mkdir(parents=True, exist_ok=True)
+    paths, size = [], 0
+    with laid_out(rows, parts.folder) as lying:
+        for shard in range(shards):
+            path = f"{name}/{SPLIT}-{shard:05d}-of-{shards:05d}.parquet"
+            size += lying.shard(shards, shard, contiguous=True).to_parquet(parts.folder / path)
+            parts.files[path] = Published.of_file(parts.folder / path)
+            paths.append(path)
+    parts.configs[name] = Config(len(rows), list(rows.column_names), paths)
+    split = SplitInfo(SPLIT, num_bytes=size, num_examples=len(rows))
+    parts.infos[name] = DatasetInfo(
+        features=rows.features,
+        splits=SplitDict({SPLIT: split}),
+        download_size=sum(parts.files[path].size for path in paths),
+        dataset_size=size,
+    )
+
+
+def _with_its_media(rows: Dataset) -> Dataset:
+    """Rows whose images and sounds are inside, not paths of this machine."""
+    from datasets.features.features import require_storage_embed
+    from datasets.table import embed_table_storage
+
+    if not any(require_storage_embed(feature) for feature in rows.features.values()):
+        return rows
+    embedded: Any = rows.with_format("arrow").map(embed_table_storage, batched=True, features=rows.features)
+    return embedded.with_format(None)

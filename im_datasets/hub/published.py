@@ -1,0 +1,246 @@
+"""A published selection, on the Hub or in a folder → its tables, its claims and a Selection again. Only reads."""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from im_datasets.common.errors import HubError, OutputError
+from im_datasets.data.source import HUB_ID
+from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
+from im_datasets.hub.manifest import MANIFEST, Manifest
+from im_datasets.hub.parquet_configs import IS_KEPT
+from im_datasets.report.card import CARD, STANDALONE
+from im_datasets.report.result_folder import RECORD, describe_settings, load_result
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.selection.select import DUPLICATE_OF, REASON, Selection
+
+ATTEMPTS = 3
+"""How often each request is tried: there may be a copy on this machine, so this gives up sooner than a push."""
+
+INFOS = "dataset_infos.json"
+"""Features and sizes as `datasets` wrote them in the past; it still reads them."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublishedSelection:
+    """A selection as somebody else finds it.
+
+    Attributes:
+        name: What was asked for.
+        folder: Where its files lie on this machine.
+        manifest: What it claims; None for a folder of ``mine``, which has no checksums.
+        record: The ScoringRecord; None where it was not published.
+        commit: The commit it was read at; None for a folder.
+        is_from_cache: Whether the Hub could not be asked, so that this is what was last read from it here.
+    """
+
+    name: str
+    folder: Path
+    manifest: Manifest | None
+    record: ScoringRecord | None
+    commit: str | None = None
+    is_from_cache: bool = False
+
+    @classmethod
+    def open(cls, target: str | Path, revision: str | None = None) -> Self:
+        """Find a published selection.
+
+        Args:
+            target: Owner and name on the Hub, a folder with a copy of it, or a folder that ``mine`` wrote.
+            revision: Branch, tag, commit or ``refs/pr/…`` on the Hub; None is ``main``.
+
+        Raises:
+            HubError: Nothing is there, or it is no selection of im-datasets.
+        """
+        folder = Path(target)
+        if folder.is_dir():
+            return cls._in_folder(folder)
+        if not HUB_ID.fullmatch(str(target)):
+            raise HubError(f"no folder {target}, and that is no dataset id of the Hub either; check the name")
+        return cls._on_hub(str(target), revision)
+
+    @classmethod
+    def _in_folder(cls, folder: Path) -> Self:
+        if (folder / MANIFEST).is_file():
+            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            return cls(folder.name, folder, manifest, manifest.record)
+        if (folder / RECORD).is_file():
+            return cls(folder.name, folder, None, ScoringRecord.load(folder / RECORD))
+        raise HubError(f"{folder} holds neither {MANIFEST} nor {RECORD}; pass what push published or mine wrote")
+
+    @classmethod
+    def _on_hub(cls, repo_id: str, revision: str | None) -> Self:
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            asked = _commit_of(repo_id, revision)
+            manifest_path, folder = _download(repo_id, revision, asked)
+        except LocalEntryNotFoundError as error:
+            raise HubError(f"{repo_id} is not in the local cache, and the Hub cannot be reached; try again") from error
+        except EntryNotFoundError as error:
+            raise HubError(f"{repo_id} has no {MANIFEST}, so it is no selection pushed by im-datasets") from error
+        except client_errors() as error:
+            raise HubError(explain(error, repo_id)) from None
+        commit = manifest_path.parent.name
+        if asked is None:
+            logger.warning("the Hub cannot be reached: %s is read from the local cache at %s", repo_id, commit)
+        manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
+        return cls(repo_id, folder, manifest, manifest.record, commit, is_from_cache=asked is None)
+
+    @property
+    def card(self) -> str | None:
+        """The text of its card; None where there is none."""
+        path = self.folder / CARD
+        return path.read_bytes().decode("utf-8", errors="surrogateescape") if path.is_file() else None
+
+    @cached_property
+    def tables(self) -> dict[str, Dataset]:
+        """Config name → rows.
+
+        Raises:
+            HubError: A file is missing or no Parquet.
+        """
+        if self.manifest is None:
+            selection = load_result(self.folder)
+            return {"kept": selection.kept, "dropped": selection.dropped}
+        return {name: self._read(config.files) for name, config in self.manifest.configs.items()}
+
+    def _read(self, files: list[str]) -> Dataset:
+        """Rows of some shards, by way of no cache that an earlier state of a file could be in."""
+        shards = []
+        for path in files:
+            local = self.folder / safe_path(path)
+            try:
+                table = pq.read_table(local)
+            except (OSError, ValueError) as error:
+                raise HubError(f"{path} of {self.name} cannot be read as Parquet: {type(error).__name__}") from error
+            shards.append(Dataset(table))
+        return concatenate_datasets(shards)
+
+    def selection(self) -> Selection:
+        """Both sides, as far as they were published.
+
+        Returns:
+            The kept rows with their scores, where these were published. The dropped rows have no texts where
+            only their scores were published, and there are none where neither was.
+
+        Raises:
+            HubError: A file is missing or broken.
+        """
+        kept, dropped = self.sides()
+        told, sides = self.told, (kept, _none_dropped(kept) if dropped is None else dropped)
+        return Selection(*sides, describe_settings(told), told.get("cut"), told.get("reasons", {}), self.record)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the selection says of itself."""
+        return (self.manifest.selection if self.manifest else self.record and self.record.selection) or {}
+
+    def sides(self) -> tuple[Dataset, Dataset | None]:
+        """Kept and dropped rows with their scores, put together from the configs; None where nothing tells."""
+        kept, dropped, scores = (self.tables.get(name) for name in ("kept", "dropped", "scores"))
+        if scores is not None:
+            chosen = [row for row, is_kept in enumerate(scores[IS_KEPT][:]) if is_kept]
+            others = sorted(set(range(len(scores))) - set(chosen))
+            plain = scores.remove_columns([IS_KEPT])
+            best = plain.select(chosen).remove_columns([n for n in (REASON, DUPLICATE_OF) if n in plain.column_names])
+            kept = _beside(kept, best)
+            dropped = _beside(dropped, plain.select(others))
+        if kept is None:
+            raise HubError(f"{self.name} has neither kept rows nor scores")
+        if dropped is None and self.told.get("dropped") == 0:
+            dropped = _none_dropped(kept)
+        return kept, dropped
+
+
+def _none_dropped(kept: Dataset) -> Dataset:
+    """The dropped side of a selection without one."""
+    more = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
+    return concatenate_datasets([kept.select([]), Dataset.from_dict({REASON: [], DUPLICATE_OF: []}, more)], axis=1)
+
+
+def _commit_of(repo_id: str, revision: str | None) -> str | None:
+    """The commit that a branch, tag or commit stands for now; None where the Hub is out of reach."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = try_again(lambda: HfApi().dataset_info(repo_id, revision=revision), repo_id, ATTEMPTS)
+    except client_errors() as error:
+        if is_out_of_reach(error):
+            return None
+        raise
+    return info.sha
+
+
+def _download(repo_id: str, revision: str | None, commit: str | None) -> tuple[Path, Path]:
+    """Fetch what is claimed and what `datasets` reads beside it: the manifest's path, and the folder of all."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    is_cached = commit is None
+
+    def manifest_at(wish: str | None) -> Path:
+        return Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset", revision=wish, local_files_only=is_cached))
+
+    # By the branch, so that the cache knows it when the Hub is out of reach; by the commit where the branch moved.
+    path = try_again(lambda: manifest_at(revision), repo_id, ATTEMPTS)
+    if commit is not None and path.parent.name != commit:
+        path = try_again(lambda: manifest_at(commit), repo_id, ATTEMPTS)
+    wanted = [CARD, STANDALONE, INFOS, MANIFEST, *Manifest.from_json(path.read_text(encoding="utf-8")).files]
+
+    def all_files() -> str:
+        return snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=path.parent.name,
+            allow_patterns=wanted,
+            local_files_only=is_cached,
+        )
+
+    return path, Path(try_again(all_files, repo_id, ATTEMPTS))
+
+
+def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:
+    """Rows with the scores that they lack; the scores alone where there are no rows of that side."""
+    if rows is None or len(rows) != len(scores):
+        return scores
+    lacking = [name for name in scores.column_names if name not in rows.column_names]
+    return concatenate_datasets([rows, scores.select_columns(lacking)], axis=1) if lacking else rows
+
+
+def safe_path(path: str) -> str:
+    """A path that a manifest names, if it stays in the folder.
+
+    Raises:
+        HubError: It would lead elsewhere.
+    """
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in path or not path:
+        raise HubError(f"{MANIFEST} names the file {path!r}, which would lie outside of its folder")
+    return path
+
+
+def load_selection(repo_id: str | Path, revision: str | None = None) -> Selection:
+    """Read a published selection back, with its record.
+
+    Args:
+        repo_id: Owner and name on the Hub, a folder with a copy of it, or a folder that ``mine`` wrote.
+        revision: Branch, tag, commit or ``refs/pr/…`` on the Hub; None is ``main``.
+
+    Returns:
+        The kept rows; the dropped ones too where they or their scores were published; settings, cut, reasons and
+        record.
+
+    Raises:
+        HubError: It is not there, or no selection of im-datasets.
+    """
+    try:
+        return PublishedSelection.open(repo_id, revision).selection()
+    except OutputError as error:
+        raise HubError(str(error)) from error

@@ -1,0 +1,236 @@
+"""A record's indicators → the same indicators again, to compare what they give with what was published.
+
+A record comes from a stranger: it may name classes of this package and models of the Hub, and nothing of it is
+run or opened beyond that.
+"""
+
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from im_datasets import indicators as catalogue
+from im_datasets.common.errors import HubError, ImDatasetsError
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.source import HUB_ID
+from im_datasets.indicators.base import Indicator
+from im_datasets.indicators.function import FunctionIndicator
+from im_datasets.indicators.knn.indicator import KNNDistance
+from im_datasets.models.embedder import Embedder
+from im_datasets.models.hub_models import EMBEDDED
+from im_datasets.models.static_embedder import STATIC
+from im_datasets.models.value_store import using_store
+from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""Dtype of the model → how far a score may be off, relative to 1 + its size: other devices add up in other orders."""
+
+EXACT = 1e-9
+"""The same for an indicator without a model."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class NotRescorable(HubError):  # noqa: N818 - an outcome, told to the reader
+    """An indicator cannot be run again here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one column compares with its scores of now.
+
+    Attributes:
+        column: Which.
+        rows: How many were compared.
+        largest: The largest difference among them, relative to 1 + the value's size.
+        tolerance: What counts as equal.
+        differing: ``im_row`` of those beyond it.
+    """
+
+    column: str
+    rows: int
+    largest: float
+    tolerance: float
+    differing: list[int]
+
+
+def rebuild(record: IndicatorRecord) -> Indicator:
+    """The indicator that a record tells of, with its settings and its model's commit.
+
+    Args:
+        record: As it was published.
+
+    Raises:
+        NotRescorable: It is not one of this package, runs a function of somebody's own, is of another version, its
+            model is a local folder, or it wants code from a model's repository.
+    """
+    if record.name not in catalogue.__all__:
+        raise NotRescorable("it is no indicator of this package")
+    kind = getattr(catalogue, record.name)
+    if not (isinstance(kind, type) and issubclass(kind, Indicator)):
+        raise NotRescorable("it is no indicator of this package")
+    if kind is FunctionIndicator:
+        raise NotRescorable("it runs a function of its publisher's")
+    if kind.version != record.version:
+        raise NotRescorable(f"it is of version {kind.version} here, the rows were scored by version {record.version}")
+    try:
+        return _build(kind, _pinned(record.settings, record.model))  # type: ignore[no-any-return]
+    except NotRescorable:
+        raise
+    except (ImDatasetsError, TypeError, ValueError) as error:
+        raise NotRescorable(f"it does not take its recorded settings here ({error})") from error
+
+
+def rebuild_embedder(record: IndicatorRecord) -> Embedder | None:
+    """The sentence encoder of an indicator that a record tells of, at its model's commit; None where it has none.
+
+    Raises:
+        NotRescorable: It cannot be made again here, as when its model was a local folder.
+    """
+    settings = record.settings.get("embedder")
+    if settings is None:
+        return None
+    if not isinstance(settings, dict):
+        raise NotRescorable("its recorded embedder is none of this package's")
+    try:
+        return _build(Embedder, _pinned(settings, record.model))  # type: ignore[no-any-return]
+    except NotRescorable:
+        raise
+    except (ImDatasetsError, TypeError, ValueError) as error:
+        raise NotRescorable(f"its embedder does not take its recorded settings here ({error})") from error
+
+
+def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str, Any]:
+    """Settings in which a model stands at the commit it was scored with, on a device of this machine."""
+    pinned = dict(settings)
+    if pinned.get("trust_remote_code"):
+        raise NotRescorable("it runs code from the model's repository, which is not done for a stranger's record")
+    for name, value in pinned.items():
+        if isinstance(value, dict):
+            pinned[name] = _pinned(value, model)
+    wanted = pinned.get("model")
+    if wanted is not None:
+        packaged = wanted in (EMBEDDED, STATIC)
+        if not packaged and not HUB_ID.fullmatch(str(wanted)):
+            raise NotRescorable(f"its model {wanted!r} is no id of the Hub")
+        commit = str((model or {}).get("revision"))
+        if not packaged and not _COMMIT.fullmatch(commit):
+            raise NotRescorable(f"its model {wanted!r} was a local folder")
+        pinned |= {"revision": None if packaged else commit, "device": None}
+        if "dtype" in pinned and model:
+            pinned["dtype"] = model.get("dtype", pinned["dtype"])
+    return pinned
+
+
+def _build(kind: type, settings: dict[str, Any]) -> Any:
+    """A dataclass from plain data: inner dataclasses and tuples by their type hints."""
+    hints = get_type_hints(kind)
+    return kind(**{name: _typed(hints.get(name), value) for name, value in settings.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    kinds = [hint, *get_args(hint)]
+    if isinstance(value, dict):
+        inner = next((kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)), None)
+        return _build(inner, value) if inner else value
+    if isinstance(value, list) and any(getattr(kind, "__origin__", kind) is tuple for kind in kinds):
+        return tuple(value)
+    return value
+
+
+def tolerance_of(record: IndicatorRecord) -> float:
+    """How far this indicator's scores may be off."""
+    return TOLERANCES.get(str(record.model.get("dtype")), TOLERANCES["bfloat16"]) if record.model else EXACT
+
+
+def read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:
+    """The pairs of some rows, read as they were read when they were scored."""
+    known = {field.name for field in fields(Columns)}
+    told = {name: value for name, value in record.columns.get("fields", {}).items() if name in known}
+    columns = Columns(**told)
+    columns.require(rows.column_names)
+    return columns.pairs(rows.with_format(None)[:])
+
+
+def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: Dataset) -> list[Agreement]:
+    """Score pairs again and compare.
+
+    Args:
+        indicator: From ``rebuild``.
+        record: What it is compared with.
+        pairs: Of ``rows``.
+        rows: With the published columns and ``im_row``; all rows there are for one that compares rows.
+
+    Raises:
+        NotRescorable: The model cannot be had here.
+        HubError: The model here is not the one that was recorded.
+    """
+    try:
+        # Computed anew: what the store kept may be what was published.
+        with using_store(None):
+            if isinstance(indicator, KNNDistance):
+                search = record.search if isinstance(record.search, dict) else {}
+                fresh = _neighbours(indicator, pairs, search.get("vectors", "float32"))
+            else:
+                fresh = indicator.score_pairs(pairs)
+        _check_weights(indicator, record)
+    except HubError:
+        raise
+    except ImDatasetsError as error:
+        raise NotRescorable(str(error)) from error
+    names = rows["im_row"][:]
+    found = []
+    for column in record.writes:
+        published = np.asarray(rows[column][:], dtype=np.float64)
+        off = _difference(published, np.asarray(fresh[column], dtype=np.float64))
+        tolerance = tolerance_of(record)
+        differing = [int(names[place]) for place in np.flatnonzero(~(off <= tolerance))]
+        found.append(Agreement(column, len(off), float(off.max(initial=0.0)), tolerance, differing))
+    return found
+
+
+def compares_rows(record: IndicatorRecord) -> bool:
+    """Whether a value of this indicator depends on all other rows."""
+    return record.name == KNNDistance.__name__
+
+
+def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[str, list[float]]:
+    """Distances among all pairs, NaN where there is no pair or there are too few.
+
+    Args:
+        indicator: What gives the vectors and compares them.
+        pairs: All of them.
+        precision: In which the vectors were kept: ``"float32"`` or ``"float16"``.
+    """
+    if precision not in ("float32", "float16"):
+        raise NotRescorable(f"its vectors were kept as {precision!r}, which is no precision that is known here")
+    places = [place for place, reason in enumerate(pairs.reasons) if not reason]
+    distances = np.full(len(pairs), np.nan)
+    if len(places) > indicator.k:
+        vectors = indicator.vectors([pairs.instructions[p] for p in places], [pairs.responses[p] for p in places])
+        distances[places] = indicator.search(vectors.astype(precision, copy=False)).distances
+    return {indicator.writes[0]: distances.tolist()}
+
+
+def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
+    used = getattr(indicator, "embedder", indicator)
+    describe = getattr(used, "describe", None)
+    if describe is None or record.model is None:
+        return
+    here, there = describe()["revision"], record.model.get("revision")
+    if here != there and record.model.get("id") == STATIC:
+        # Every machine distils it for itself, and another kind of processor rounds otherwise.
+        raise NotRescorable(f"the static model distilled here is {here}, the record names {there}")
+    if here != there:
+        raise HubError(f"the model here is {here}, the record names {there}")
+
+
+def _difference(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Difference relative to 1 + size; 0 where both have no value, infinite where one has none."""
+    with np.errstate(invalid="ignore"):
+        off = np.abs(left - right) / (1 + np.abs(left))
+    off[np.isnan(left) & np.isnan(right)] = 0.0
+    return np.where(np.isnan(off), np.inf, off)

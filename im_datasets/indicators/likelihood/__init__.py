@@ -1,0 +1,1 @@
+"""Pairs and a causal model go in; perplexity and instruction-following difficulty come out."""

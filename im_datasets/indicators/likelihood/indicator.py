@@ -1,0 +1,337 @@
+r"""Perplexity and IFD: how unlikely a causal language model finds a response.
+
+Both are made of one value per (context, response): the sum of the response tokens' negative log-likelihoods. They
+share these values: whoever asks first pays.
+
+What is scored, exactly. The context (the turns before the response, written by the template) and the response are
+tokenised apart and joined, so that a response's tokens are the same with and without a context, and no token
+belongs to both. A start token (the tokenizer's beginning token, else its end token) stands first unless the context
+brings it, so that every token of the response is scored, also without a context. No end token is scored.
+
+An over-long row is cut by one rule. The response is read up to three quarters of the limit, with a context or for
+comparison with one; the context loses its beginning, the start token excepted, until both fit. A response that is
+scored by itself for its own sake has the whole limit, but for the start token. Cut rows are counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from im_datasets.common.errors import ModelError
+from im_datasets.data.columns import Pairs
+from im_datasets.data.conversations import Spoken
+from im_datasets.indicators.likelihood.causal_scorer import causal_scorer
+from im_datasets.indicators.model import ModelIndicator
+from im_datasets.models.batching import KERNEL_ROWS, Computed, Tokens, count
+from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
+from im_datasets.models.hub_models import one_thread_per_batch
+from im_datasets.models.inference import Engine
+from im_datasets.models.prompts import TEMPLATES, Write, check_template, prompt_writer
+
+SMALL_MODEL = "openai-community/gpt2"
+"""The default: 124 M parameters, the model of Superfiltering, which ranks rows much as the large ones do."""
+
+MOST_TOKENS = 2048
+"""Tokens read with a model whose positions have no end."""
+
+VERSION = "1"
+"""Of the values that both indicators are made of."""
+
+Item = tuple[Spoken, str]
+"""The turns before a response, none for a response by itself; and the response."""
+
+WHOLE: Spoken = (("the whole limit", ""),)
+"""Stands for no turns where the response may have the whole limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Likelihood(ModelIndicator):
+    """What both indicators share: the model, the template, and the values of (context, response)."""
+
+    version: ClassVar[str] = VERSION
+    kind: ClassVar[Kind] = "causal"
+
+    model: str = field(default=SMALL_MODEL, kw_only=False)
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_template(self.template)
+
+    def engine(self) -> Engine:
+        """How pairs of context and response become sums of negative log-likelihoods.
+
+        Raises:
+            ModelError: The model cannot be had, is not causal, lacks weights, a start token or the chat template.
+        """
+        return _engine(self.checkpoint.resolve(), self.template, self.max_tokens)
+
+    def space(self) -> dict[str, Any]:
+        """The template; None is a matter of the model."""
+        return {"likelihood": VERSION, "template": TEMPLATES.get(self.template or "", self.template)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(_Likelihood):
+    """Writes ``im_perplexity``: exp of the mean negative log-likelihood of the response's tokens; 1 or more.
+
+    The authors of InstructMining take ``meta-llama/Llama-2-7b-hf``. Whether they show it the instruction is not
+    known; here it is shown unless ``condition_on_instruction`` is False.
+
+    Attributes:
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+        model: A causal language model: an id of the Hub, or a local folder.
+        revision: Branch, tag or commit of a Hub model; None is the default branch.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
+        max_tokens: Tokens read of context and response together; None is the model's own limit, or 2,048 where it
+            has none.
+        trust_remote_code: Whether code in the model's repository may run.
+        compile: Whether the model goes through ``torch.compile``.
+        template: ``"alpaca"``, ``"chat"`` (the tokenizer's), ``"plain"`` or a text with ``{instruction}`` in it; None
+            is the chat template where the tokenizer has one, else Alpaca's. A chat template is given the turns, the
+            others one text of them. Turns that it refuses or drops make the row NaN.
+        condition_on_instruction: Whether the response is read after its instruction, or by itself.
+
+    Raises:
+        IndicatorError: The template is unknown, or ``max_tokens`` leaves no room for text.
+
+    Source: Cao et al. (2023), "Instruction Mining", arXiv 2307.06290, table of indicators; definition as in
+    ``evaluate``'s module ``perplexity`` with a start token.
+    """
+
+    version: ClassVar[str] = "2"
+
+    condition_on_instruction: bool = True
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of the columns a call returns."""
+        return ("im_perplexity",)
+
+    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
+        """Perplexity of each response.
+
+        Args:
+            pairs: n scorable pairs.
+
+        Returns:
+            ``im_perplexity``: shape (n,), 1 or more; NaN where a response has no tokens, the chat template refuses
+            its turns, or the model gives no finite number.
+
+        Raises:
+            ModelError: The model cannot be had, is of another kind, or lacks weights.
+        """
+        contexts = pairs.contexts if self.condition_on_instruction else [()] * len(pairs)
+        computed = self.compute(list(zip(contexts, pairs.responses, strict=True)))
+        if not self.condition_on_instruction:
+            computed = self._with_the_whole_limit(computed, pairs.responses)
+        count(truncated=int(computed.truncated.sum()))
+        return {"im_perplexity": _exp(_means(computed))}
+
+    def _with_the_whole_limit(self, computed: Computed, responses: Sequence[str]) -> Computed:
+        """The same with the responses read further that were cut as for IFD, with which all others are shared."""
+        cut = np.flatnonzero(computed.truncated)
+        if not len(cut):
+            return computed
+        again = self.compute([(WHOLE, responses[place]) for place in cut.tolist()])
+        values, truncated = computed.values.copy(), computed.truncated.copy()
+        values[cut], truncated[cut] = again.values, again.truncated
+        return Computed(values, truncated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFD(_Likelihood):
+    """Writes ``im_ifd``: the response's perplexity after its instruction, over its perplexity by itself.
+
+    1 or more: the instruction does not help to foresee the response, the two do not belong together. Below, the
+    higher the harder. Both passes read the same tokens of the response.
+
+    Attributes:
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+        model: A causal language model: an id of the Hub, or a local folder.
+        revision: Branch, tag or commit of a Hub model; None is the default branch.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
+        max_tokens: Tokens read of context and response together; None is the model's own limit, or 2,048 where it
+            has none.
+        trust_remote_code: Whether code in the model's repository may run.
+        compile: Whether the model goes through ``torch.compile``.
+        template: As for ``Perplexity``.
+
+    Raises:
+        IndicatorError: The template is unknown, or ``max_tokens`` leaves no room for text.
+
+    Source: Li et al. (2023), "From Quantity to Quality", arXiv 2308.12032; Li et al. (2024), "Superfiltering", arXiv
+    2402.00530, for the small model.
+    """
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of the columns a call returns."""
+        return ("im_ifd",)
+
+    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
+        """IFD of each pair; both passes of all pairs in one visit of the model.
+
+        Args:
+            pairs: n scorable pairs.
+
+        Returns:
+            ``im_ifd``: shape (n,), above 0; NaN where one of the two perplexities is.
+
+        Raises:
+            ModelError: The model cannot be had, is of another kind, or lacks weights.
+        """
+        number = len(pairs)
+        after: list[Item] = list(zip(pairs.contexts, pairs.responses, strict=True))
+        alone: list[Item] = [((), response) for response in pairs.responses]
+        computed = self.compute(after + alone)
+        count(truncated=int((computed.truncated[:number] | computed.truncated[number:]).sum()))
+        means = _means(computed)
+        return {"im_ifd": _exp(means[:number] - means[number:])}
+
+
+def _means(computed: Computed) -> NDArray[np.float64]:
+    """Mean negative log-likelihood per token, shape (n,); NaN where there is no token."""
+    sums, tokens = computed.values.astype(np.float64).T
+    means: NDArray[np.float64] = np.divide(sums, tokens, out=np.full(len(sums), np.nan), where=tokens > 0)
+    return means
+
+
+def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exp where it is finite, else NaN."""
+    with np.errstate(over="ignore"):
+        raised = np.exp(values)
+    return np.where(np.isfinite(raised), raised, np.nan)
+
+
+@lru_cache(maxsize=4)
+def _engine(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
+    return likelihood_engine(checkpoint.load(), template, max_tokens)
+
+
+def likelihood_engine(loaded: Loaded, template: str | None = None, max_tokens: int | None = None) -> Engine:
+    """How (context, response) becomes a sum of negative log-likelihoods in nats and its number of tokens.
+
+    Args:
+        loaded: A causal language model, from files or fresh from a training.
+        template: As for ``Perplexity``.
+        max_tokens: Tokens read of context and response together; None is the model's own limit.
+
+    Raises:
+        ModelError: The model is not causal, or lacks a start token or the chat template.
+    """
+    reader = _reader(loaded, template, max_tokens)
+    prefix = reader.constant_prefix()
+    # One thread: this may be a forked process.
+    with one_thread_per_batch(loaded.device):
+        scorer = causal_scorer(loaded, prefix)
+    if scorer.prefix:
+        reader = replace(reader, prefix=prefix)
+    return Engine(reader.tokens, scorer.score, 2, reader.start, loaded.device, loaded.budget, size=_size)
+
+
+def response_tokens(
+    loaded: Loaded, items: Sequence[Item], template: str | None = None, max_tokens: int | None = None
+) -> list[Tokens]:
+    """The same tokens, for whoever trains on them: ``start`` is where the response begins.
+
+    Args:
+        loaded: Whose tokenizer and limit count.
+        items: (context, response) pairs.
+        template: As for ``Perplexity``.
+        max_tokens: Tokens kept of context and response together; None is the model's own limit.
+
+    Returns:
+        One per item, in order, ``unfinished`` where the response was cut; a response of no tokens where the chat
+        template refuses the turns.
+
+    Raises:
+        ModelError: The model lacks a start token or the chat template.
+    """
+    return _reader(loaded, template, max_tokens).tokens(items)
+
+
+def _size(item: Item) -> int:
+    """Characters of an item."""
+    turns, response = item
+    return len(response) + sum(len(text) for _, text in turns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """From items to tokens.
+
+    Attributes:
+        tokenizer: The model's.
+        write: From turns to the text before the response.
+        start: The token that stands first.
+        limit: Tokens read of an item.
+        prefix: Token ids that the model need not read again; they are left out of an item that starts with them.
+    """
+
+    tokenizer: Any
+    write: Write
+    start: int
+    limit: int
+    prefix: tuple[int, ...] = ()
+
+    def tokens(self, items: Sequence[Item]) -> list[Tokens]:
+        """Tokens of some items, in order."""
+        texts = [self.write(turns) if turns and turns != WHOLE else "" for turns, _ in items]
+        contexts = self._ids([text or "" for text in texts])
+        # Where the chat template refuses, nothing is left to score.
+        responses = self._ids([said if text is not None else "" for text, (_, said) in zip(texts, items, strict=True)])
+        shared = self.limit - self.limit // 4
+        most = [self.limit - 1 if turns == WHOLE else shared for turns, _ in items]
+        return [self._joined(*each) for each in zip(contexts, responses, most, strict=True)]
+
+    def constant_prefix(self) -> tuple[int, ...]:
+        """The ids that every context starts with: those common to instructions that start differently.
+
+        A multiple of ``KERNEL_ROWS``, so that padded lengths stay within the model's limit.
+        """
+        texts = [self.write((("user", text),)) or "" for text in ("Name it.", "a", "1", "(b)", "\nc", "é", "花")]
+        columns = zip(*(self._started(ids) for ids in self._ids(texts)), strict=False)
+        shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+        length = len(shared) // KERNEL_ROWS * KERNEL_ROWS
+        return tuple(shared[:length]) if length <= self.limit // 4 else ()
+
+    def _joined(self, context: list[int], response: list[int], most: int) -> Tokens:
+        context = self._started(context)
+        scored = response[:most]
+        room = self.limit - len(scored)
+        kept = context if len(context) <= room else [self.start, *context[len(context) - room + 1 :]]
+        unfinished = len(scored) < len(response)
+        truncated = unfinished or len(kept) < len(context)
+        skip = len(self.prefix)
+        if skip and len(kept) > skip and tuple(kept[:skip]) == self.prefix:
+            return Tokens([*kept[skip:], *scored], len(kept) - skip, 1, truncated, unfinished)
+        return Tokens([*kept, *scored], len(kept), 0, truncated, unfinished)
+
+    def _started(self, ids: list[int]) -> list[int]:
+        return ids if ids[:1] == [self.start] else [self.start, *ids]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        # verbose=False: a text longer than the model reads is cut here, which needs no warning.
+        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+
+def _reader(loaded: Loaded, template: str | None, max_tokens: int | None) -> _Reader:
+    tokenizer: Any = loaded.tokenizer
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise ModelError(
+            f"the tokenizer of {loaded.checkpoint.model} has neither a beginning nor an end token to start from; "
+            "set its bos_token and save it beside the model"
+        )
+    # Whole multiples: a padded sequence must not reach beyond the model's positions.
+    limit = (loaded.max_tokens or MOST_TOKENS) // KERNEL_ROWS * KERNEL_ROWS
+    return _Reader(tokenizer, prompt_writer(template, tokenizer), int(start), min(limit, max_tokens or limit))

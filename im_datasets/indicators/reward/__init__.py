@@ -1,0 +1,1 @@
+"""Pairs and a reward model go in; its scores come out."""

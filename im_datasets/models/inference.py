@@ -1,0 +1,204 @@
+"""Items → values through a model, each distinct item once: from the store where it was computed before.
+
+What every indicator with a model stands on. An indicator says how its items become tokens and how a batch of tokens
+becomes values; batches, threads, memory that runs out, progress and the store are for here.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from im_datasets.models.batching import KERNEL_ROWS, Batcher, Computed, TokenBatch, TokenBudget, Tokens, count
+from im_datasets.models.hub_models import one_thread_per_batch
+from im_datasets.models.value_store import Store, current_store
+
+if TYPE_CHECKING:
+    import torch
+
+FLUSH_SECONDS = 2.0
+"""How long values wait before they are stored: what a killed run loses at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """One batch on its device.
+
+    Attributes:
+        ids: Token ids, padded on the right, shape (batch, length).
+        mask: 1 for a real token, shape (batch, length).
+        lengths: Real tokens, shape (batch,).
+        starts: Where each sequence's second part begins, shape (batch,).
+        group: The group of all of them.
+    """
+
+    ids: "torch.Tensor"
+    mask: "torch.Tensor"
+    lengths: "torch.Tensor"
+    starts: "torch.Tensor"
+    group: int
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """How items become values.
+
+    Attributes:
+        tokenize: From some items to their tokens, in order.
+        forward: From a batch to a tensor of shape (batch, width).
+        width: Values per item.
+        pad_id: The id that fills up.
+        device: Where ``forward`` runs.
+        budget: Tokens per batch.
+        longest: No sequence is padded beyond: positions that the model has; None where there is no end to them.
+        size: An item's length in characters.
+    """
+
+    tokenize: Callable[[Sequence[Any]], Sequence[Tokens]]
+    forward: Callable[[Inputs], "torch.Tensor"]
+    width: int
+    pad_id: int
+    device: str
+    budget: TokenBudget
+    longest: int | None = None
+    size: Callable[[Any], int] = len
+
+    def run(
+        self, items: Sequence[Any], on_batch: Callable[[NDArray[np.int64], Computed], object] | None = None
+    ) -> Computed:
+        """The values of distinct items, in their order; see ``Batcher.run``."""
+        kernel_rows = KERNEL_ROWS if self.device == "cpu" else 1
+        with one_thread_per_batch(self.device) as workers:
+            batcher = Batcher(self.pad_id, self.budget, self.longest, kernel_rows, workers)
+            return batcher.run(items, self.tokenize, self._run, width=self.width, size=self.size, on_batch=on_batch)
+
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        import torch
+
+        place = partial(_on_device, device=self.device)
+        try:
+            with torch.inference_mode():
+                inputs = Inputs(
+                    place(batch.input_ids),
+                    place(batch.attention_mask),
+                    place(batch.lengths),
+                    place(batch.starts),
+                    batch.group,
+                )
+                values: NDArray[np.float32] = self.forward(inputs).float().cpu().numpy()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            number, length = batch.input_ids.shape
+            raise MemoryError(f"{number} texts of {length} tokens do not fit on {self.device}") from error
+        return values
+
+
+def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[], Engine]) -> Computed:
+    """The values of items, copies computed once, those in the store not at all.
+
+    Args:
+        items: n hashable items: texts, or tuples of texts.
+        space: All that the values depend on beside the item, as plain data.
+        load: Gives the engine; not called when the store knows every item.
+
+    Returns:
+        Values and whether an item was cut, in the order of the items. A value that is not finite is NaN, and
+        is never stored.
+    """
+    distinct = list(dict.fromkeys(items))
+    store = current_store()
+    keys = _keys(distinct, space)
+    stored = store.get(keys) if store else {}
+    missing = [item for item, key in zip(distinct, keys, strict=True) if key not in stored]
+    count(reused=len(stored))
+    fresh = _compute(missing, keys, stored, store, load()) if missing else None
+    return _restored(items, distinct, keys, stored, missing, fresh)
+
+
+def _compute(
+    missing: list[Any], keys: list[bytes], stored: Mapping[bytes, bytes], store: Store | None, engine: Engine
+) -> Computed:
+    """Run what the store does not know, and store it as it comes."""
+    if store is None:
+        return engine.run(missing)
+    writer = _Writer(store, [key for key in keys if key not in stored])
+    try:
+        return engine.run(missing, writer.add)
+    finally:
+        writer.flush()
+
+
+class _Writer:
+    """Stores values as batches end, some seconds' worth at a time."""
+
+    def __init__(self, store: Store, keys: list[bytes]) -> None:
+        self._store, self._keys = store, keys
+        self._waiting: dict[bytes, bytes] = {}
+        self._since = time.monotonic()
+
+    def add(self, rows: NDArray[np.int64], computed: Computed) -> None:
+        for row, values, truncated in zip(rows.tolist(), computed.values, computed.truncated, strict=True):
+            if np.isfinite(values).all():
+                self._waiting[self._keys[row]] = np.append(values, np.float32(truncated)).astype("<f4").tobytes()
+        if time.monotonic() - self._since >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._store.put(self._waiting)
+        self._waiting, self._since = {}, time.monotonic()
+
+
+def _restored(
+    items: Sequence[Any],
+    distinct: list[Any],
+    keys: list[bytes],
+    stored: Mapping[bytes, bytes],
+    missing: list[Any],
+    fresh: Computed | None,
+) -> Computed:
+    """Fresh and stored values in the order of the items."""
+    known: dict[Any, NDArray[np.float32]] = {
+        item: np.frombuffer(stored[key], dtype="<f4") for item, key in zip(distinct, keys, strict=True) if key in stored
+    }
+    if fresh is not None:
+        columns = np.column_stack([fresh.values, fresh.truncated.astype(np.float32)])
+        known |= zip(missing, columns, strict=True)
+    if not items:
+        return Computed(np.empty((0, 1), dtype=np.float32), np.empty(0, dtype=np.bool_))
+    table = np.stack([known[item] for item in items]).astype(np.float32)
+    values = table[:, :-1]
+    return Computed(np.where(np.isfinite(values), values, np.float32(np.nan)), table[:, -1] > 0)
+
+
+def _keys(items: Sequence[Any], space: Mapping[str, Any]) -> list[bytes]:
+    """One digest per item, of the item and of all that its values depend on."""
+    start = blake2b(json.dumps(space, sort_keys=True).encode(), digest_size=20)
+    keys = []
+    for item in items:
+        digest = start.copy()
+        digest.update(json.dumps(item).encode())
+        keys.append(digest.digest())
+    return keys
+
+
+def _on_device(array: NDArray[np.int64], device: str) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(array).to(device)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return True
+    # What a CPU allocator says has no class of its own.
+    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -1,0 +1,1 @@
+"""A selection and its record go in; a folder that explains itself comes out."""

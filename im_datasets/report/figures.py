@@ -1,0 +1,431 @@
+"""The figures of report and card, from score columns only.
+
+Each function draws in the colours of ``COLOURS``; ``as_svg`` swaps them for CSS variables, so that a page
+shows them light or dark, and ``as_png`` keeps them. The same scores give the same bytes.
+"""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from im_datasets.indicators.base import COLUMNS, describe_column
+from im_datasets.report.statistics import FloatArray, Scores, finite, rank_correlations
+from im_datasets.report.templates import format_count, format_number
+from im_datasets.rules.linear import LOG_LOSS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "surface": "#ffffff",
+    "ink": "#1f2328",
+    "muted": "#666c74",
+    "line": "#e4e1dc",
+    "kept": "#0e7a6d",
+    "dropped": "#b5afa6",
+    "cut": "#b3541e",
+}
+"""Role → colour on paper, and the name of the CSS variable that takes its place on a page."""
+
+LENGTHS = ("im_input_length", "im_output_length")
+WIDE, PANEL = 950, 280
+NARROW = 360
+_GROUPS = 10
+
+
+def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
+    """How the score is spread, kept and dropped rows stacked, with the cut marked.
+
+    Args:
+        scores: Both sides' scores.
+        width: In CSS pixels.
+    """
+    kept, dropped = finite(scores.kept[LOG_LOSS]), finite(scores.dropped[LOG_LOSS])
+    figure = blank(width, 300 if width > 600 else 260)
+    axes = axes_within(figure, left=52, right=12, top=52, bottom=46)
+    _side_labels(figure, len(kept), len(dropped))
+    values = np.concatenate([kept, dropped])
+    if not len(values):
+        _nothing(axes, "no row could be scored")
+        return figure
+    edges = _edges(values, bins=64 if width > 600 else 36, cut=scores.cut)
+    kept_rows, dropped_rows = _counts(kept, edges), _counts(dropped, edges)
+    _bars(axes, edges, kept_rows, "kept")
+    _bars(axes, edges, dropped_rows, "dropped", bottom=kept_rows)
+    axes.set_ylim(0, float((kept_rows + dropped_rows).max()) * 1.2 or 1.0)
+    number_axis(axes.yaxis, 4)
+    _value_axis(axes, f"{COLUMNS[LOG_LOSS].name}: {COLUMNS[LOG_LOSS].direction}", edges)
+    axes.set_ylabel("rows")
+    if scores.cut is not None:
+        _mark_cut(axes, scores.cut)
+    return figure
+
+
+def indicator_panel(scores: Scores, name: str, *, width: int = PANEL) -> "Figure":
+    """One indicator: the spread over kept rows against the spread over dropped rows.
+
+    Args:
+        scores: Both sides' scores.
+        name: Which column.
+        width: In CSS pixels.
+    """
+    figure = blank(width, 150)
+    _panel(axes_within(figure, left=12, right=12, top=6, bottom=40), scores, name)
+    return figure
+
+
+def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
+    """Every indicator in one figure, for a page that cannot lay them out itself.
+
+    Args:
+        scores: Both sides' scores.
+        columns: Panels side by side.
+    """
+    names = scores.indicators
+    rows = max(1, -(-len(names) // columns))
+    height = 44 + rows * 196
+    figure = blank(columns * PANEL + 40, height)
+    # No panel has more marks than the key says: rows without a value are not drawn.
+    drawn = (max((len(finite(side[name])) for name in names), default=0) for side in (scores.kept, scores.dropped))
+    _side_labels(figure, *drawn)
+    if not names:
+        _nothing(axes_within(figure, left=12, right=12, top=52, bottom=12), "no indicator was run")
+    for place, name in enumerate(names):
+        row, column = divmod(place, columns)
+        left, top = 20 + column * PANEL, 44 + row * 196
+        axes = axes_within(
+            figure,
+            left=left + 12,
+            right=columns * PANEL + 40 - left - PANEL + 12,
+            top=top + 26,
+            bottom=height - top - 150,
+        )
+        _panel(axes, scores, name)
+        axes.set_title(name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8, parse_math=False)
+    return figure
+
+
+def correlations(scores: Scores) -> "Figure":
+    """Spearman's rank correlation of every two indicators and the score, as a triangle."""
+    names = [*scores.indicators, *([LOG_LOSS] if LOG_LOSS in scores.kept else [])]
+    return correlation_triangle(names, rank_correlations([scores.both(name) for name in names]))
+
+
+def correlation_triangle(names: Sequence[str], matrix: FloatArray) -> "Figure":
+    """Correlations of every two columns, as a triangle of numbers.
+
+    Args:
+        names: What the rows and columns stand for, n of them.
+        matrix: Shape (n, n), -1..1; NaN where it is not known.
+    """
+    cell, label = 44, 150
+    size = len(names)
+    figure = blank(size * cell + label, size * cell + 12)
+    axes = axes_within(figure, left=6, right=6, top=6, bottom=6)
+    axes.set_xlim(0, size + (label - 12) / cell)
+    axes.set_ylim(size, 0)
+    axes.set_axis_off()
+    for i, name in enumerate(names):
+        axes.text(i + 0.08, i + 0.5, name, va="center", fontsize=12, color=COLOURS["ink"], parse_math=False)
+        for j in range(i):
+            _cell(axes, j, i, float(matrix[i, j]))
+    return figure
+
+
+def lengths(scores: Scores, *, width: int = WIDE) -> "Figure | None":
+    """The share of rows kept, by the length of instruction and response; None when lengths were not measured.
+
+    Args:
+        scores: Both sides' scores.
+        width: In CSS pixels.
+    """
+    names = [name for name in LENGTHS if len(finite(scores.both(name) if name in scores.kept else np.empty(0)))]
+    if not names:
+        return None
+    side_by_side = width > 600
+    figure = blank(width, 250 if side_by_side else 250 * len(names))
+    panel = width // len(names) if side_by_side else width
+    for place, name in enumerate(names):
+        left, top = (place * panel, 0) if side_by_side else (0, 250 * place)
+        bottom = 48 if side_by_side else 250 * (len(names) - place - 1) + 48
+        axes = axes_within(figure, left=left + 46, right=width - left - panel + 14, top=top + 34, bottom=bottom)
+        _length_panel(axes, scores, name)
+    return figure
+
+
+def as_svg(figure: "Figure", *, name: str, label: str) -> str:
+    """A figure as inline SVG that follows the page's colours and font.
+
+    Args:
+        figure: What to show.
+        name: Unlike any other figure's on the page; keeps their inner ids apart.
+        label: What a screen reader says.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
+    return _inline(buffer.getvalue(), name, label)
+
+
+def as_png(figure: "Figure", *, scale: float = 2) -> bytes:
+    """A figure as PNG.
+
+    Args:
+        figure: What to show.
+        scale: Image pixels per CSS pixel.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=72 * scale, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _inline(svg: str, name: str, label: str) -> str:
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="[A-Za-z_]\w*?(?:\.\w+)?_\d+"', "", body)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1\2px", body)
+    body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
+    for role, colour in COLOURS.items():
+        body = body.replace(colour, f"var(--{role})")
+    body = re.sub(r"\n\s*", "\n", body)
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" style="max-width:{width}px"'
+    return f'<svg {size} role="img" aria-label="{escape(label)}" data-figure="{escape(name)}">{body}'
+
+
+def blank(width: int, height: int) -> "Figure":
+    """An empty figure of so many CSS pixels."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=COLOURS["surface"])
+
+
+def axes_within(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
+    """Axes by their margins in pixels."""
+    width, height = figure.get_size_inches() * 72
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height),
+        facecolor="none",
+    )
+    for place, spine in axes.spines.items():
+        spine.set_visible(place == "bottom")
+        spine.set_color(COLOURS["muted"])
+    axes.tick_params(length=0, pad=6, labelsize=11, labelcolor=COLOURS["muted"])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(COLOURS["muted"])
+        axis.label.set_fontsize(11)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def number_axis(axis: Any, ticks: int) -> None:
+    """Give an axis at most so many round ticks, and a vertical one its grid."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(ticks, integer=False, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
+    if axis.axis_name == "y":
+        axis.grid(visible=True, color=COLOURS["line"], linewidth=1)
+
+
+def _value_axis(axes: "Axes", label: str, edges: FloatArray) -> None:
+    number_axis(axes.xaxis, 9 if axes.bbox.width > 500 else 4)
+    axes.set_xlim(float(edges[0]), float(edges[-1]))
+    axes.set_xlabel(label, labelpad=8)
+
+
+def _nothing(axes: "Axes", message: str) -> None:
+    axes.set_axis_off()
+    axes.text(
+        0.5,
+        0.5,
+        message,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=13,
+        color=COLOURS["muted"],
+    )
+
+
+def _edges(values: FloatArray, *, bins: int, cut: float | None = None) -> FloatArray:
+    """Bin edges over all but the outermost half percent; with a cut, one edge lies just above it."""
+    low, high = (float(bound) for bound in np.quantile(values, (0.005, 0.995)))
+    if cut is not None:
+        low, high = min(low, cut), max(high, cut)
+    if high - low <= 1e-9 * max(1.0, abs(low)):
+        low, high = low - 0.5, high + 0.5
+    bins = int(min(bins, max(8, 2 * np.sqrt(len(values)))))
+    step = (high - low) / bins
+    if cut is None:
+        return _whole_edges(low, high, step) if _whole(values) else low + step * np.arange(bins + 1)
+    above = float(np.nextafter(cut, np.inf))
+    # At least one bin below: next to 0 the quotient of so small a difference may vanish.
+    first = above - max(1, math.ceil((above - low) / step)) * step
+    edges = first + step * np.arange(bins + 2)
+    edges[np.abs(edges - above).argmin()] = above
+    return edges
+
+
+def _whole(values: FloatArray) -> bool:
+    return bool((values == np.round(values)).all())
+
+
+def _whole_edges(low: float, high: float, step: float) -> FloatArray:
+    """Edges halfway between whole numbers, so that every bin holds as many of them."""
+    width, first = math.ceil(step), math.ceil(low)
+    bins = max(1, math.ceil((math.floor(high) - first + 1) / width))
+    return first - 0.5 + width * np.arange(bins + 1, dtype=np.float64)
+
+
+def _counts(values: FloatArray, edges: FloatArray) -> FloatArray:
+    """Rows per bin; what lies beyond is counted in the outermost bins."""
+    inside = np.searchsorted(edges, values, side="right") - 1
+    rows: FloatArray = np.zeros(len(edges) - 1)
+    np.add.at(rows, np.clip(inside, 0, len(edges) - 2), 1)
+    return rows
+
+
+def _bars(axes: "Axes", edges: FloatArray, rows: FloatArray, side: str, bottom: FloatArray | float = 0) -> None:
+    widths: FloatArray = edges[1:] - edges[:-1]
+    axes.bar(
+        edges[:-1] + 0.06 * widths,
+        rows,
+        width=0.88 * widths,
+        bottom=bottom,
+        align="edge",
+        color=COLOURS[side],
+    )
+
+
+def _side_labels(figure: "Figure", kept: int, dropped: int) -> None:
+    """The key: two words in two colours."""
+    height = figure.get_size_inches()[1] * 72
+    x = 14.0
+    for side, rows in (("kept", kept), ("dropped", dropped)):
+        figure.text(*_place(figure, x, height - 22), "●", fontsize=13, color=COLOURS[side], va="center")
+        text = f"{side} {format_count(rows)}"
+        figure.text(*_place(figure, x + 15, height - 22), text, fontsize=12, color=COLOURS["ink"], va="center")
+        x += 30 + 8 * len(text)
+
+
+def _place(figure: "Figure", x: float, y: float) -> tuple[float, float]:
+    width, height = figure.get_size_inches() * 72
+    return x / width, y / height
+
+
+def _mark_cut(axes: "Axes", cut: float) -> None:
+    axes.axvline(cut, color=COLOURS["cut"], linewidth=1.5, ymax=1.0)
+    low, high = axes.get_xlim()
+    right = (cut - low) / (high - low) > 0.5
+    axes.annotate(
+        f"cut {format_number(cut)}",
+        (cut, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-7 if right else 7, -6),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="top",
+        fontsize=12,
+        color=COLOURS["cut"],
+        bbox={"facecolor": COLOURS["surface"], "edgecolor": "none", "pad": 2},
+    )
+
+
+def _panel(axes: "Axes", scores: Scores, name: str) -> None:
+    values = finite(scores.both(name))
+    axes.set_yticks([])
+    if not len(values):
+        _nothing(axes, "no row could be scored")
+        return
+    logarithmic = _spans_decades(values, describe_column(name).low)
+    to_axis = np.log10 if logarithmic else np.asarray
+    edges = _edges(to_axis(values), bins=36)
+    for side in ("dropped", "kept"):
+        _density(axes, edges, to_axis(finite(getattr(scores, side)[name])), side)
+    axes.set_ylim(0)
+    _value_axis(axes, describe_column(name).unit + (", log scale" if logarithmic else ""), edges)
+    if logarithmic:
+        _decade_ticks(axes)
+
+
+def _density(axes: "Axes", edges: FloatArray, values: FloatArray, side: str) -> None:
+    """One side as shares of itself, so that a small side shows as well; a mark at the median."""
+    if not len(values):
+        return
+    shares = _counts(values, edges) / len(values)
+    axes.stairs(shares, edges, fill=True, color=COLOURS[side], alpha=0.22 if side == "kept" else 0.45, linewidth=0)
+    axes.stairs(shares, edges, color=COLOURS[side], linewidth=1.6)
+    median = float(np.clip(np.median(values), edges[0], edges[-1]))
+    axes.plot([median], [0], marker="^", markersize=7, color=COLOURS[side], clip_on=False, zorder=5)
+
+
+def _spans_decades(values: FloatArray, low: float) -> bool:
+    """Whether a column that cannot be negative is spread over more than an order of magnitude."""
+    if low < 0 or values.min() <= 0:
+        return False
+    small, large = np.quantile(values, (0.01, 0.99))
+    return bool(large > 20 * small)
+
+
+def _decade_ticks(axes: "Axes") -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    low, high = axes.get_xlim()
+    steps = (1, 10) if high - low > 2.5 else (1, 3, 10)
+    ticks = [np.log10(step) + decade for decade in range(int(np.floor(low)), int(np.ceil(high)) + 1) for step in steps]
+    axes.xaxis.set_major_locator(FixedLocator(sorted({t for t in ticks if low <= t <= high})))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(10**value, 2)))
+
+
+def _cell(axes: "Axes", x: int, y: int, value: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    known = np.isfinite(value)
+    side = "kept" if known and value >= 0 else "cut"
+    alpha = 0.08 + 0.55 * abs(value) if known else 0.05
+    axes.add_patch(
+        Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, color=COLOURS[side if known else "muted"], alpha=alpha, lw=0)
+    )
+    text = f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") if known else "–"
+    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=11, color=COLOURS["ink"])
+
+
+def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
+    """Ten groups of rows by length, as equal as ties allow, and the share kept of each."""
+    kept, dropped = finite(scores.kept[name]), finite(scores.dropped[name])
+    values = np.concatenate([kept, dropped])
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, _GROUPS + 1), method="lower"))
+    edges = np.append(edges[:-1], np.nextafter(edges[-1], np.inf)) if len(edges) > 1 else np.append(edges, edges + 1)
+    kept_rows, dropped_rows = _counts(kept, edges), _counts(dropped, edges)
+    shares = 100 * kept_rows / np.maximum(kept_rows + dropped_rows, 1)
+    overall = 100 * len(kept) / len(values)
+    places = np.arange(len(shares))
+    axes.bar(places, shares, width=0.8, color=COLOURS["kept"])
+    axes.axhline(overall, color=COLOURS["cut"], linewidth=1.2, dashes=(4, 3))
+    axes.set_ylim(0, max(float(shares.max()), overall) * 1.15 or 1.0)
+    axes.set_xlim(-0.6, len(places) - 0.4)
+    axes.set_xticks(places, [format_number(edge) for edge in edges[:-1]])
+    number_axis(axes.yaxis, 4)
+    axes.set_xlabel(f"{describe_column(name).unit}, from", labelpad=8)
+    axes.set_title(f"% kept by {describe_column(name).meaning}", loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
+    axes.text(
+        1,
+        1.08,
+        f"- - all {overall:.1f} %",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=11,
+        color=COLOURS["cut"],
+    )

@@ -1,0 +1,365 @@
+"""Selection and record → ``report.html``: one self-contained page that shows what was kept and why.
+
+The page loads nothing. Its one script sorts and filters a table that is complete without it, and the page's
+content security policy lets no other script run. Statistics come from the score columns; only the rows that are
+shown are read as texts.
+"""
+
+import base64
+import hashlib
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from im_datasets.data.columns import Columns
+from im_datasets.indicators.base import COLUMNS, UNSCORABLE
+from im_datasets.report import figures
+from im_datasets.report.statistics import (
+    Comparison,
+    FloatArray,
+    Scores,
+    asked,
+    contributions,
+    headline,
+    mean_contributions,
+    read_in_part,
+    score_columns,
+    scored_rows,
+    shortfall,
+)
+from im_datasets.report.templates import (
+    format_bounds,
+    format_count,
+    format_number,
+    html_environment,
+    one_line,
+    read_template,
+    told_facts,
+    write_text,
+)
+from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, Selection
+from im_datasets.selection.walk import read_column
+
+SHORT, LONGEST = 180, 20_000
+"""Characters of a text that are shown at once, and at most."""
+
+PLACES = {"best": "Best", "borderline": "Borderline", "worst": "Worst", "reason": "By reason", "all": "All"}
+_SHORT_LINES, _PER_REASON = 6, 3
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as the page shows it: shortened, and whole where that is more; ``cut`` is 0 where nothing is cut."""
+
+    short: str
+    full: str | None
+    length: int
+    cut: int
+
+    @classmethod
+    def of(cls, text: str) -> "Text":
+        """Shorten a text."""
+        if len(text) <= SHORT and text.count("\n") < _SHORT_LINES:
+            return cls(text, None, len(text), 0)
+        short = " ".join(text[: 4 * SHORT].split())
+        short = short if len(short) <= SHORT else short[: SHORT - 1] + "…"
+        return cls(short, text[:LONGEST], len(text), LONGEST if len(text) > LONGEST else 0)
+
+
+def write_report(
+    selection: Selection,
+    record: ScoringRecord,
+    columns: Columns,
+    path: str | Path,
+    *,
+    rows_per_table: int = 30,
+) -> Path:
+    """Write the report beside its place and move it there when it is whole.
+
+    Args:
+        selection: What was kept and dropped, with the score columns.
+        record: Where the scores came from.
+        columns: Where instruction and response stand in the rows.
+        path: The file to write; an older one is replaced.
+        rows_per_table: Rows shown as best, around the cut and as worst, each.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The templates are missing from the installation.
+    """
+    return write_text(path, render_report(selection, record, columns, rows_per_table=rows_per_table))
+
+
+def render_report(selection: Selection, record: ScoringRecord, columns: Columns, *, rows_per_table: int = 30) -> str:
+    """The report as HTML text; arguments as for ``write_report``."""
+    from markupsafe import Markup
+
+    scores = Scores.of(selection, record)
+    script = read_template("report.js")
+    terms = [_term(term) for term in record.rule["terms"]]
+    template = html_environment().from_string(read_template("report.html"))
+    return template.render(
+        record=record,
+        source_facts=told_facts(record.source),
+        column_facts=told_facts(record.columns),
+        versions={"im-datasets": record.package_version} | record.versions,
+        rule=_rule(record.rule),
+        terms=terms,
+        score=COLUMNS[LOG_LOSS],
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=Markup(_hash(script)),  # noqa: S704 - base64
+        style=Markup(read_template("report.css")),  # noqa: S704 - our own file
+        figures=_figures(scores, _better_but_dropped(selection)),
+        panels=_panels(scores, {term["column"] for term in terms}),
+        table=_table(selection, record, columns, scores, rows_per_table),
+        rows_per_table=rows_per_table,
+        places=PLACES,
+        sort_keys={"rank": "Rank", "score": "Score"} | {f"term{i}": t["short"] for i, t in enumerate(terms)},
+        command=shlex.join(record.command) if record.command else None,
+        **_counts(selection, record, scores),
+    )
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict[str, Any]:
+    kept, dropped = len(selection.kept), len(selection.dropped)
+    return {
+        "rows": kept + dropped,
+        "part": read_in_part(record.source),
+        "kept": kept,
+        "dropped": dropped,
+        "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
+        "cut": selection.cut,
+        "reasons": selection.reasons,
+        "asked": told_facts(asked(selection)),
+        "source": one_line(record.source.get("id") or "a dataset without a name"),
+        "caveats": record.rule.get("caveats", []),
+        "headline": headline(kept, kept + dropped),
+        "why": " ".join(filter(None, (_why(selection, record, scores), shortfall(selection)))),
+    }
+
+
+def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
+    name = one_line(record.rule["name"])
+    if selection.cut is None:
+        return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
+    told = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
+    # That they differ in the rule's own columns is no finding: by those they were chosen.
+    ruling = {term["column"] for term in record.rule["terms"]}
+    comparisons = [scores.compare(indicator) for indicator in scores.indicators if indicator not in ruling]
+    known = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
+    if not known:
+        return told
+    first = max(known, key=lambda comparison: abs(comparison.superiority - 0.5))
+    return f"{told} Outside the rule, kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
+
+
+def _sentence(comparison: Comparison) -> str:
+    """What the superiority of one side means, in words."""
+    share = comparison.superiority
+    if not math.isfinite(share):
+        return "One side has no value to compare."
+    higher = "higher" if share >= 0.5 else "lower"
+    percent = 100 * max(share, 1 - share)
+    if percent < 50.5:
+        return "Kept and dropped rows are alike in it."
+    return f"A kept row has the {higher} value in {percent:.0f} % of its pairs with dropped ones."
+
+
+def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule with its optional parts filled in."""
+    defaults = {"title": "", "target": "not stated", "aggregation": "not stated", "provenance": {}}
+    return defaults | {name: value for name, value in rule.items() if value is not None}
+
+
+def _term(term: Mapping[str, Any]) -> dict[str, Any]:
+    name = term["column"]
+    known = COLUMNS.get(name)
+    return {
+        "column": name,
+        "short": name.removeprefix("im_"),
+        "meaning": f"{known.meaning}, in {known.unit}" if known else "a column of the dataset",
+        "coefficient": term["coefficient"],
+        "bounds": format_bounds(term.get("low"), term.get("high")),
+    }
+
+
+def _figures(scores: Scores, better: int) -> dict[str, Any]:
+    if LOG_LOSS not in scores.kept:
+        scores = Scores(scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut)
+    widths = {"wide": figures.WIDE, "narrow": figures.NARROW}
+    label = "Histogram of the scores of kept and dropped rows, with the cut"
+    drawn = {name: figures.lengths(scores, width=width) for name, width in widths.items()}
+    length = "Share of rows kept in ten groups by length of instruction and response"
+    return {
+        "scores": {
+            name: _svg(figures.score_distribution(scores, width=width), f"scores-{name}", label)
+            for name, width in widths.items()
+        },
+        "scores_caption": _scores_caption(scores, better),
+        "correlations": _svg(figures.correlations(scores), "correlations", "Rank correlations of the indicators"),
+        "lengths": {name: _svg(f, f"lengths-{name}", length) for name, f in drawn.items() if f is not None},
+    }
+
+
+def _better_but_dropped(selection: Selection) -> int:
+    """Rows whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
+    if selection.cut is None or LOG_LOSS not in selection.dropped.column_names:
+        return 0
+    others = read_column(selection.dropped, REASON).to_numpy(zero_copy_only=False) != BELOW_THE_CUT
+    losses = read_column(selection.dropped, LOG_LOSS).to_numpy(zero_copy_only=False).astype(np.float64)
+    return int((others & (losses <= selection.cut)).sum())
+
+
+def _scores_caption(scores: Scores, better: int) -> str:
+    unscored = int(np.isnan(scores.both(LOG_LOSS)).sum())
+    caption = "Rows beyond the ends of the axis are counted in the first and the last bar."
+    caption += f" {format_count(unscored)} rows without a score are not drawn." if unscored else ""
+    if scores.cut is None:
+        return caption
+    if not better:
+        return f"No row with a score below the cut was dropped. {caption}"
+    return f"{format_count(better)} rows with a score up to the cut were dropped for another reason. {caption}"
+
+
+def _svg(figure: Any, name: str, label: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(figures.as_svg(figure, name=name, label=label))  # noqa: S704 - drawn here, without data texts
+
+
+def _panels(scores: Scores, in_rule: set[str]) -> Iterator[dict[str, Any]]:
+    """One per indicator, those of the rule first."""
+    for name in sorted(scores.indicators, key=lambda name: name not in in_rule):
+        comparison = scores.compare(name)
+        yield {
+            "column": comparison.column,
+            "kept": comparison.kept,
+            "dropped": comparison.dropped,
+            "sentence": _sentence(comparison),
+            "in_rule": name in in_rule,
+            "svg": _svg(figures.indicator_panel(scores, name), f"panel-{name}", f"{name} of kept and dropped rows"),
+        }
+
+
+def _table(
+    selection: Selection, record: ScoringRecord, columns: Columns, scores: Scores, number: int
+) -> list[dict[str, Any]]:
+    """The rows to show, best first, each once, with every group it belongs to."""
+    places: dict[tuple[bool, int], list[str]] = {}
+    for place, at in _chosen(selection, scores, number):
+        places.setdefault(at, []).append(place)
+    shown: list[dict[str, Any]] = [
+        *_side(selection.kept, record, columns, {row: p for (kept, row), p in places.items() if kept}, kept=True),
+        *_side(
+            selection.dropped,
+            record,
+            columns,
+            {row: p for (kept, row), p in places.items() if not kept},
+            kept=False,
+        ),
+    ]
+    _add_bars(shown, mean_contributions(record.rule, scores))
+    return sorted(shown, key=lambda row: (row["rank"] is None, row["rank"] or row["row"]))
+
+
+def _add_bars(shown: list[dict[str, Any]], average: list[float]) -> None:
+    """Give each term the length and side of its bar: how far the row is from the average row, -1..1."""
+    swings = [[term["added"] - mean for term, mean in zip(row["terms"], average, strict=True)] for row in shown]
+    largest = max((abs(swing) for row in swings for swing in row if math.isfinite(swing)), default=0.0)
+    for row, bars in zip(shown, swings, strict=True):
+        for term, swing in zip(row["terms"], bars, strict=True):
+            term["bar"] = swing / largest if math.isfinite(swing) and largest else 0.0
+
+
+def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple[str, tuple[bool, int]]]:
+    """Which rows to show: (group, (is it kept, its index on that side))."""
+    kept, dropped = (_losses(side, len(rows)) for side, rows in _sides(selection, scores))
+    losses = np.concatenate([kept, dropped])
+    order = np.argsort(losses, kind="stable")[: scored_rows(losses)]
+    ends = (("best", order[:number]), ("worst", order[::-1][:number]))
+    for place, rows in ends:
+        yield from ((place, (row < len(kept), row - (row >= len(kept)) * len(kept))) for row in rows.tolist())
+    if selection.cut is not None:
+        yield from (("borderline", (True, row)) for row in _nearest(kept, selection.cut, number // 2))
+        yield from (("borderline", (False, row)) for row in _nearest(dropped, selection.cut, number - number // 2))
+    yield from (("reason", (False, row)) for row in _of_each_reason(selection.dropped))
+
+
+def _of_each_reason(dropped: Dataset) -> list[int]:
+    """The first rows of every reason, in row order."""
+    if not len(dropped):
+        return []
+    codes = read_column(dropped, REASON).combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return sorted(
+        row for code in range(codes.max() + 1) for row in np.flatnonzero(codes == code)[:_PER_REASON].tolist()
+    )
+
+
+def _sides(selection: Selection, scores: Scores) -> tuple[tuple[dict[str, FloatArray], Dataset], ...]:
+    return (scores.kept, selection.kept), (scores.dropped, selection.dropped)
+
+
+def _losses(side: dict[str, FloatArray], rows: int) -> FloatArray:
+    return side.get(LOG_LOSS, np.full(rows, np.nan))
+
+
+def _nearest(losses: FloatArray, cut: float, number: int) -> list[int]:
+    distance = np.abs(losses - cut)
+    nearest: list[int] = np.argsort(distance, kind="stable")[: min(number, scored_rows(distance))].tolist()
+    return nearest
+
+
+def _side(
+    rows: Dataset, record: ScoringRecord, columns: Columns, places: dict[int, list[str]], *, kept: bool
+) -> Iterator[dict[str, Any]]:
+    indices = sorted(places)
+    if not indices:
+        return
+    batch = rows.select(indices)[:]
+    pairs = columns.pairs(batch)
+    measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
+    for i, index in enumerate(indices):
+        values = {name: _number(column[i]) for name, column in measured.items()}
+        yield {
+            "places": places[index],
+            "kept": kept,
+            "reason": "" if kept else str(batch[REASON][i]),
+            "row": int(batch[ROW][i]),
+            "rank": batch[RANK][i] or None,
+            "score": _sortable(values.get(LOG_LOSS, math.nan)),
+            "unreadable": pairs.reasons[i],
+            "unscorable": batch[UNSCORABLE][i] if UNSCORABLE in batch else "",
+            "instruction": Text.of(pairs.instructions[i]),
+            "response": Text.of(pairs.responses[i]),
+            "terms": _terms_of(record.rule, values),
+        }
+
+
+def _terms_of(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[dict[str, Any]]:
+    added = contributions(rule, values)
+    return [
+        {"added": part, "sort": _sortable(part)["sort"], "value": values.get(term["column"], math.nan)}
+        for term, part in zip(rule["terms"], added, strict=True)
+    ]
+
+
+def _sortable(value: float) -> dict[str, Any]:
+    return {"value": value, "sort": repr(value) if math.isfinite(value) else ""}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

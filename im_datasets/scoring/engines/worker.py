@@ -1,0 +1,145 @@
+"""What a worker process does: shards come through a socket, their scores go to the folder.
+
+Started as a fresh Python by ``local``, with its number of threads in its environment. Imports nothing heavy until it
+has its first message. When the other end of the socket closes, whatever the reason, the process ends at once, so
+that no worker outlives its run.
+"""
+
+import os
+import pickle
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from im_datasets.scoring.scorer import ShardScorer
+    from im_datasets.scoring.shards import Shards
+
+TOLD_EVERY = 0.2
+"""Seconds between two messages about a shard that is being computed."""
+
+
+class Task(NamedTuple):
+    """A shard to compute.
+
+    Attributes:
+        shard: Its number.
+        start: Number of the first row.
+        rows: The rows, as an Arrow stream.
+        keep: Whether it is written; else it is only computed, to see whether that works.
+    """
+
+    shard: int
+    start: int
+    rows: bytes
+    keep: bool = True
+
+
+class Moved(NamedTuple):
+    """So many rows of a shard are done, and so many tokens went through models."""
+
+    shard: int
+    rows: int
+    tokens: int
+
+
+class Finished(NamedTuple):
+    """A shard was computed and, where it was to be kept, written."""
+
+    shard: int
+    meter: Any
+
+
+class Failed(NamedTuple):
+    """An error ended the work on a shard."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told first.
+
+    Attributes:
+        scorer: Scores the rows of a shard.
+        shards: Where they go.
+        rank: The worker's number, so that each takes a GPU of its own.
+        workers: How many there are.
+        store: Folder of the store of computed values; None keeps nothing.
+    """
+
+    scorer: "ShardScorer"
+    shards: "Shards"
+    rank: int
+    workers: int
+    store: Path | None
+
+
+def main(descriptor: int) -> None:
+    """Serve until the other end closes.
+
+    Args:
+        descriptor: The socket's file descriptor.
+    """
+    connection = Connection(descriptor)
+    messages: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
+    try:
+        _serve(connection, messages)
+    except Exception as error:  # noqa: BLE001 - it is raised again in the process that runs the engine
+        connection.send(Failed(portable(error)))
+
+
+def _listen(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
+    """Take in messages beside the work, and end the process with the connection."""
+    try:
+        while True:
+            messages.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _serve(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
+    import dill
+
+    setup: Setup = dill.loads(messages.get())  # noqa: S301 - from the process that started this one
+    from im_datasets.models import embedder as embedding
+    from im_datasets.models.hub_models import on_rank
+    from im_datasets.models.value_store import using_store
+
+    embedding.CACHE_BYTES //= setup.workers
+    with on_rank(setup.rank), using_store(setup.store):
+        while True:
+            task: Task = pickle.loads(messages.get())  # noqa: S301 - from the process that started this one
+            connection.send(_compute(setup, task, connection))
+
+
+def _compute(setup: Setup, task: Task, connection: Connection) -> Finished:
+    import pyarrow as pa
+
+    told = time.monotonic()
+
+    def listener(rows: int, tokens: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TOLD_EVERY:
+            told = time.monotonic()
+            connection.send(Moved(task.shard, rows, tokens))
+
+    scored = setup.scorer(pa.ipc.open_stream(task.rows).read_all(), task.start, listener)
+    scored.meter.workers = setup.workers
+    if task.keep:
+        setup.shards.write(task.shard, scored)
+    return Finished(task.shard, scored.meter)
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or one that says the same where it cannot travel."""
+    from im_datasets.common.errors import ImDatasetsError, IndicatorError
+
+    if isinstance(error, ImDatasetsError):
+        return type(error)(str(error))
+    return IndicatorError(f"a worker failed ({type(error).__name__}: {' '.join(str(error).split())[:500]})")

@@ -1,0 +1,139 @@
+"""How far a run is: a bar for people, one JSON line per event for machines.
+
+Events, each with ``event``, ``time`` (UTC) and ``seconds`` since the run began:
+
+- ``start``: ``rows``, ``shards``, ``resumed_shards``, ``workers``.
+- ``shard``: a shard is finished; ``shard``, ``rows_done``, ``rows``, ``rows_per_second`` and ``tokens_per_second`` of
+  this attempt so far, ``seconds_left``, ``share`` (part of the work → its share of the time).
+- ``reading``: Ray begins; ``files`` (whether its tasks read the dataset's own files, else what the driver mapped) and
+  ``workers``.
+- ``waiting``: no node of the Ray cluster can hold a worker of so many ``cpus`` and ``gpus``, until one joins that can.
+- ``retry``: a worker died; ``shard``, ``why``, ``tries``.
+- ``part``: a later part of the work ended: ``part`` and what it ``took``.
+- ``end``: every row is scored; ``rows``, ``rows_per_second``.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm.auto import tqdm
+
+from im_datasets.common.errors import OutputError
+from im_datasets.scoring.shards import ShardMeter, Shards
+
+
+class Progress:
+    """Follows a run; see ``engines.base.Watcher``.
+
+    Args:
+        shards: Of the run.
+        missing: How many rows are still to be scored.
+        show: Whether a bar is drawn on standard error.
+        log: Gets a JSON line per event; None keeps none.
+    """
+
+    def __init__(self, shards: Shards, missing: int, show: bool, log: IO[str] | None) -> None:
+        self._shards, self._log = shards, log
+        self._begin = time.perf_counter()
+        self._resumed = shards.rows - missing
+        self._rows = self._tokens = 0
+        self._moving: dict[int, tuple[int, int]] = {}
+        self._seconds: dict[str, float] = {}
+        self._bar: Any = tqdm(
+            total=shards.rows, initial=self._resumed, desc="Scoring", unit=" rows", disable=not show, smoothing=0.1
+        )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._begin
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows scored in this attempt per second so far."""
+        return self._rows / max(self.elapsed, 1e-9)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that went through models in this attempt per second so far."""
+        return self._tokens / max(self.elapsed, 1e-9)
+
+    def moved(self, shard: int, rows: int, tokens: int) -> None:
+        """Move the bar, by whole rows and never backwards."""
+        self._moving[shard] = rows, tokens
+        self._draw()
+
+    def finished(self, shard: int, meter: ShardMeter) -> None:
+        """Count a shard, and tell the log."""
+        self._moving.pop(shard, None)
+        self._rows += len(self._shards.span(shard))
+        self._tokens += meter.tokens
+        for part, figures in meter.parts.items():
+            self._seconds[part] = self._seconds.get(part, 0.0) + figures.seconds
+        self._draw()
+        left = self._shards.rows - self._resumed - self._rows
+        self.noted(
+            "shard",
+            shard=shard,
+            rows_done=self._resumed + self._rows,
+            rows=self._shards.rows,
+            rows_per_second=round(self.rows_per_second, 2),
+            tokens_per_second=round(self.tokens_per_second, 1),
+            seconds_left=round(left / max(self.rows_per_second, 1e-9), 1),
+            share=shares(self._seconds),
+        )
+
+    def noted(self, event: str, **facts: Any) -> None:
+        """Write an event to the log."""
+        if self._log is not None:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            told = {"event": event, "time": now, "seconds": round(self.elapsed, 3), **facts}
+            self._log.write(json.dumps(told) + "\n")
+            self._log.flush()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+    def _draw(self) -> None:
+        rows = self._rows + sum(rows for rows, _ in self._moving.values())
+        tokens = self._tokens + sum(tokens for _, tokens in self._moving.values())
+        if tokens:
+            self._bar.set_postfix_str(f"{tokens / max(self.elapsed, 1e-9):,.0f} tokens/s", refresh=False)
+        self._bar.update(max(0, self._resumed + rows - self._bar.n))
+
+
+def shares(seconds: dict[str, float]) -> dict[str, float]:
+    """Each part's share of the time, 0 to 1.
+
+    >>> shares({"read": 1.0, "im_mtld": 3.0})
+    {'read': 0.25, 'im_mtld': 0.75}
+    """
+    total = sum(seconds.values())
+    return {part: round(spent / total, 4) for part, spent in seconds.items()} if total else {}
+
+
+@contextmanager
+def opened_log(log: str | Path | IO[str] | None) -> Iterator[IO[str] | None]:
+    """Where log lines go: a stream, a file that is added to, or standard error for ``-``.
+
+    Raises:
+        OutputError: The file cannot be opened.
+    """
+    if log is None or not isinstance(log, str | Path):
+        yield log
+    elif str(log) == "-":
+        yield sys.stderr
+    else:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(Path(log).open("a", encoding="utf-8"))
+            except OSError as error:
+                raise OutputError(f"cannot write the log {log} ({error.strerror}); pass another file") from error
+            yield file

@@ -1,0 +1,124 @@
+"""The ScoringRecord: the truth behind every summary, report and card.
+
+Plain data, written as ``record.json``. Whatever a card says about a run is read from here, so that a stranger
+can compare the two.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from im_datasets.common.errors import OutputError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class IndicatorRecord:
+    """One indicator's part in a run.
+
+    Attributes:
+        name: The indicator's class name.
+        version: Its version; part of the cache key.
+        writes: The columns it wrote.
+        settings: Its settings as plain data.
+        model: Model id, revision (commit sha or file digest), dtype and device; None where there is no model.
+        unscored: Scorable rows that this indicator could not score.
+        truncated: Rows of which a text was cut to the model's length.
+        reused: Model inputs whose values were in the store already.
+        tokens: Real tokens that went through its model.
+        seconds: Wall time spent in it, divided by the number of workers where several ran side by side.
+        share: The same as a share of the time of all parts, 0 to 1.
+        search: How an indicator that compares rows found their neighbours: the method, and of an approximate one the
+            measured recall and the parameters; None for any other.
+    """
+
+    name: str
+    version: str
+    writes: list[str]
+    settings: dict[str, Any]
+    model: dict[str, Any] | None = None
+    unscored: int = 0
+    truncated: int = 0
+    reused: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    share: float = 0.0
+    search: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ScoringRecord:
+    """What was scored, by which rule, with what, and what came of it.
+
+    Attributes:
+        package_version: Version of im-datasets.
+        created: UTC time of the end of the run, ISO 8601.
+        source: ``kind``, ``id``, ``config``, ``split``, ``revision``, ``fingerprint``, ``files``.
+        columns: The column mapping, with its layout and notes.
+        rule: The whole rule as data.
+        indicators: One record per indicator.
+        rows: Rows read.
+        unscorable: Reason → rows that could not be scored for it.
+        statistics: Column → {"mean", "std", "min", "median", "max", "count"} over scored rows.
+        selection: What was asked of the selection and what it gave; None before a selection.
+        request: Digest of all that was asked, the source's contents included; equal requests give equal results.
+        command: The command line that repeats the run, both steps of it where there were two; None when one of them was
+            called from Python.
+        versions: Library → version.
+        seconds: Part of the run → wall seconds, divided by the number of workers where several ran side by side;
+            shards that an earlier, interrupted attempt finished are included.
+        peak_memory_bytes: Peak resident memory of the process, mapped files included.
+        throughput: ``rows_per_second`` and ``tokens_per_second`` of the shards computed in the last attempt,
+            ``resumed_shards`` that it found finished, ``shards`` and ``workers``.
+        engines: Engine → how many shards it computed.
+        schema_version: Version of this layout.
+    """
+
+    package_version: str
+    created: str
+    source: dict[str, Any]
+    columns: dict[str, Any]
+    rule: dict[str, Any]
+    indicators: list[IndicatorRecord]
+    rows: int
+    unscorable: dict[str, int]
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)
+    selection: dict[str, Any] | None = None
+    request: str | None = None
+    command: list[str] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    throughput: dict[str, float] = field(default_factory=dict)
+    engines: dict[str, int] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The record as indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a record.
+
+        Raises:
+            OutputError: No such file, or not a record of a known schema version.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data["schema_version"] != SCHEMA_VERSION:
+                raise OutputError(f"{path} has schema version {data['schema_version']}; known: {SCHEMA_VERSION}")
+            indicators = [IndicatorRecord(**indicator) for indicator in data.pop("indicators")]
+            return cls(indicators=indicators, **data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path} is not a scoring record: {error}") from error
+
+    def with_selection(self, selection: dict[str, Any]) -> Self:
+        """The same record with what a selection asked for and gave."""
+        return replace(self, selection=selection)

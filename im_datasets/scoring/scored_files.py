@@ -1,0 +1,128 @@
+"""A scored dataset as Parquet: one file or a folder of shards, with the record beside it."""
+
+import re
+from glob import escape
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from im_datasets.common.errors import OutputError
+from im_datasets.data.columns import Columns
+from im_datasets.data.files import one_line
+from im_datasets.report.result_folder import RECORD
+from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.score import Scored
+
+FILE_ROWS = 131_072
+"""Rows of a file in a folder of shards."""
+
+_SHARD = re.compile(r"data-\d{5,}-of-(\d{5,})\.parquet")
+
+
+def is_one_file(out: Path) -> bool:
+    """Whether a name asks for one file rather than a folder."""
+    return out.suffix == ".parquet"
+
+
+def record_path(out: Path) -> Path:
+    """Where the record of a scored file or folder lies.
+
+    >>> record_path(Path("scored.parquet")).name, record_path(Path("scored")).as_posix()
+    ('scored.record.json', 'scored/record.json')
+    """
+    return out.with_suffix(".record.json") if is_one_file(out) else out / RECORD
+
+
+def is_part(path: str) -> bool:
+    """Whether a path within a folder is one that ``write_shards`` gives, or the record.
+
+    >>> is_part("data-00000-of-00001.parquet"), is_part("record.json"), is_part("data-mine.parquet")
+    (True, True, False)
+    """
+    return path == RECORD or _SHARD.fullmatch(path) is not None
+
+
+def write_shards(dataset: Dataset, folder: Path) -> list[Path]:
+    """Write all rows into an existing folder, some ten thousand a file.
+
+    Args:
+        dataset: The scored rows.
+        folder: Where to.
+
+    Returns:
+        The files, in row order, named as `datasets` names shards.
+    """
+    files = [folder / name for name in _shard_names(-(-len(dataset) // FILE_ROWS))]
+    for number, file in enumerate(files):
+        rows = range(number * FILE_ROWS, min((number + 1) * FILE_ROWS, len(dataset)))
+        dataset.select(rows).to_parquet(file)
+    return files
+
+
+def find_damage(path: Path, record: ScoringRecord) -> str:
+    """How what lies there differs from what its record tells, as far as names and footers of the files show it.
+
+    Args:
+        path: The file or the folder.
+        record: Its record.
+
+    Returns:
+        What is wrong, to follow the path in a sentence; an empty text where nothing is.
+    """
+    files = _row_files(path)
+    names = [file.name for file in files]
+    wanted = _shard_names(int(_SHARD.sub(r"\1", names[0]))) if names and path.is_dir() else names
+    for name in sorted(set(wanted) ^ set(names)):
+        return f"lacks {name}" if name in wanted else f"holds {name} of another result"
+    if not holds_scores(path):
+        return f"holds no Parquet with the column {LOG_LOSS}"
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    return "" if rows == record.rows else f"has {rows} rows, its record tells of {record.rows}"
+
+
+def holds_scores(path: Path) -> bool:
+    """Whether all files that lie there are Parquet with a score, as those of a result with a torn record still are."""
+    try:
+        columns = [pq.read_schema(file).names for file in _row_files(path)]
+    except (pa.ArrowException, OSError):
+        return False
+    return bool(columns) and all(LOG_LOSS in names for names in columns)
+
+
+def read_scored(path: str | Path) -> Scored:
+    """Read what ``im-datasets score`` wrote; the rows stay on disk.
+
+    Args:
+        path: The file or the folder.
+
+    Raises:
+        OutputError: It is not there, has no record, or is no scored dataset.
+    """
+    path = Path(path)
+    files = _row_files(path)
+    if not files or not record_path(path).is_file():
+        raise OutputError(
+            f"{path} is no scored dataset (it needs Parquet and {record_path(path).name}); "
+            "pass what im-datasets score wrote (its --out)"
+        )
+    record = ScoringRecord.load(record_path(path))
+    if damage := find_damage(path, record):
+        raise OutputError(f"{path} {damage}; score again")
+    try:
+        dataset = Dataset.from_parquet([escape(str(file)) for file in files])
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {path}: {one_line(error)}") from error
+    return Scored(dataset, record, Columns(**record.columns["fields"]))
+
+
+def _shard_names(count: int) -> list[str]:
+    """What so many files are called, in row order."""
+    return [f"data-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+
+
+def _row_files(path: Path) -> list[Path]:
+    """The Parquet files of a scored file or folder, in row order; none where it is not there."""
+    return [path] if path.is_file() else sorted(file for file in path.glob("data-*") if _SHARD.fullmatch(file.name))

@@ -1,0 +1,253 @@
+"""A shard's rows → its scores: the one object that every engine calls, in whatever process it runs.
+
+Holds settings only and loads models where it is called, so that it can be sent to another process or machine. Rows
+come as an Arrow table, so that nothing but bytes has to travel. Where shards come from and go to, engines say.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from im_datasets.common.errors import ImDatasetsError, IndicatorError
+from im_datasets.common.version import __version__
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.indicators import KNNDistance
+from im_datasets.indicators.base import UNSCORABLE, Indicator
+from im_datasets.indicators.model import ModelIndicator
+from im_datasets.models.batching import Meter, metering
+from im_datasets.models.embedder import Embedder
+from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter
+
+CHUNK_ROWS = 4096
+"""Rows whose texts are in memory at once; enough for batches of equal length."""
+
+_LIBRARIES = ("datasets", "transformers", "tokenizers", "torch", "numpy", "faiss-cpu", "pynndescent")
+
+Listener = Callable[[int, int], object]
+"""Told how many of the shard's rows are done, and how many tokens went through models so far."""
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of this package and of the libraries that values depend on."""
+    return {"im-datasets": __version__} | {name: version(name) for name in _LIBRARIES}
+
+
+@dataclass(frozen=True)
+class ShardScorer:
+    """Scores the rows of a shard by all indicators.
+
+    In each chunk of rows every distinct text is embedded once for all indicators, then each indicator scores the
+    chunk. Indicators that compare rows give the chunk's vectors instead of values.
+
+    Attributes:
+        indicators: What is computed.
+        columns: Where instruction and response stand.
+        vector_types: Column of an indicator that compares rows → ``float32`` or ``float16``, as its vectors are kept.
+        chunk_rows: Rows whose texts are in memory at once.
+    """
+
+    indicators: tuple[Indicator, ...]
+    columns: Columns
+    vector_types: Mapping[str, str] = field(default_factory=dict)
+    chunk_rows: int = CHUNK_ROWS
+
+    @property
+    def reads(self) -> list[str]:
+        """The columns of the dataset that a call needs."""
+        return list(dict.fromkeys(self.columns.mapping.values()))
+
+    @property
+    def embedders(self) -> list[Embedder]:
+        """The distinct sentence encoders, in the order of the indicators."""
+        found = (getattr(indicator, "embedder", None) for indicator in self.indicators)
+        return list(dict.fromkeys(embedder for embedder in found if embedder is not None))
+
+    def __call__(self, rows: pa.Table, start: int, listener: Listener | None = None) -> ScoredShard:
+        """Score some rows.
+
+        Args:
+            rows: The columns ``reads``, with the schema of their `datasets` features.
+            start: Number of the first row in the whole dataset, for messages.
+            listener: Called as the work goes on.
+
+        Returns:
+            The values, vectors and meter.
+
+        Raises:
+            IndicatorError: An indicator broke on a row, or on a text too long for the memory; the message names it.
+            ImDatasetsError: An indicator refused the rows or its settings.
+        """
+        work = _Work(self, start, rows.num_rows, listener)
+        dataset = Dataset(rows)
+        for first in range(0, rows.num_rows, self.chunk_rows):
+            with work.clock("read"):
+                pairs = self.columns.pairs(dataset[first : first + self.chunk_rows])
+            work.score_chunk(first, pairs)
+        return work.finished()
+
+
+class _Work:
+    """What is collected while a shard's chunks go by."""
+
+    def __init__(self, scorer: ShardScorer, start: int, rows: int, listener: Listener | None) -> None:
+        self.scorer, self.start = scorer, start
+        self.meter = ShardMeter()
+        self.values = {
+            name: np.full(rows, np.nan)
+            for indicator in scorer.indicators
+            if not isinstance(indicator, KNNDistance)
+            for name in indicator.writes
+        }
+        self.vectors: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        self.reasons: list[str] = []
+        self.steps = _Steps(listener)
+
+    @contextmanager
+    def clock(self, part: str) -> Iterator[PartMeter]:
+        """Add the wall time of a block to a part."""
+        begin, meter = time.perf_counter(), self.meter.part(part)
+        try:
+            yield meter
+        finally:
+            meter.seconds += time.perf_counter() - begin
+
+    def score_chunk(self, first: int, pairs: Pairs) -> None:
+        """Embed a chunk's texts once, then let every indicator score it."""
+        self.reasons += pairs.reasons
+        indicators = self.scorer.indicators
+        self.steps.chunk(first, len(pairs), 1 + sum(isinstance(i, ModelIndicator) for i in indicators))
+        _, scorable = pairs.scorable()
+        with self.steps.step():
+            self._embed(first, scorable, pairs)
+        for indicator in indicators:
+            step = self.steps.step() if isinstance(indicator, ModelIndicator) else metering()
+            with self.clock(indicator.writes[0]) as part, step as counted:
+                self._score(indicator, first, pairs, scorable)
+                _count(part, counted)
+
+    def _score(self, indicator: Indicator, first: int, pairs: Pairs, scorable: Pairs) -> None:
+        if isinstance(indicator, KNNDistance):
+            name = indicator.writes[0]
+            kind = np.dtype(self.scorer.vector_types.get(name, "float32"))
+            vectors = indicator.vectors(scorable.instructions, scorable.responses)
+            self.vectors[name].append(vectors.astype(kind, copy=False))
+            return
+        with naming_the_row(type(indicator).__name__, pairs, self.start + first, indicator.score_pairs):
+            for column, values in indicator.score_pairs(pairs).items():
+                self.values[column][first : first + len(pairs)] = values
+
+    def _embed(self, first: int, scorable: Pairs, pairs: Pairs) -> None:
+        for number, embedder in enumerate(self.scorer.embedders):
+            texts = self._texts(embedder, scorable)
+            with self.clock(f"embedding:{number}") as part, metering(self.steps.listener) as counted:
+                with naming_the_row("Embedder", pairs, self.start + first, partial(self._try, embedder)):
+                    part.truncated += int(embedder.encode(texts).truncated.sum()) if texts else 0
+                _count(part, counted)
+            self.steps.tokens += counted.tokens
+
+    def _try(self, embedder: Embedder, pairs: Pairs) -> None:
+        embedder.encode(self._texts(embedder, pairs.scorable()[1]))
+
+    def _texts(self, embedder: Embedder, pairs: Pairs) -> list[str]:
+        """The distinct texts that the indicators want from an embedder."""
+        texts: dict[str, None] = {}
+        for indicator in self.scorer.indicators:
+            if getattr(indicator, "embedder", None) == embedder:
+                texts.update(dict.fromkeys(indicator.embeds(pairs.instructions, pairs.responses)))
+        return list(texts)
+
+    def finished(self) -> ScoredShard:
+        columns = {name: pa.array(values, type=pa.float64(), from_pandas=False) for name, values in self.values.items()}
+        reasons = pa.array(self.reasons, type=pa.string())
+        vectors = {name: np.concatenate(parts) for name, parts in self.vectors.items()}
+        return ScoredShard(pa.table({**columns, UNSCORABLE: reasons}), vectors, self.meter)
+
+
+class _Steps:
+    """Progress through a shard: by whole rows, within a chunk by its long steps, with the tokens so far."""
+
+    def __init__(self, listener: Listener | None) -> None:
+        self._told = listener
+        self._first = self._rows = self._done = self.tokens = 0
+        self._count = 1
+
+    def chunk(self, first: int, rows: int, steps: int) -> None:
+        """Go on to a chunk of rows, which takes some long steps."""
+        self._first, self._rows, self._count, self._done = first, rows, steps, 0
+
+    @contextmanager
+    def step(self) -> Iterator[Meter]:
+        """Meter one of the chunk's long steps, and tell of it as it goes on."""
+        with metering(self.listener) as meter:
+            yield meter
+        self.tokens += meter.tokens
+        self._done += 1
+        self.listener(0, 1)
+
+    def listener(self, done: int, total: int) -> None:
+        """Told by the work at hand."""
+        if self._told is not None:
+            reached = self._rows * (self._done + done / max(total, 1)) / self._count
+            self._told(self._first + int(reached), self.tokens)
+
+
+@contextmanager
+def naming_the_row(who: str, pairs: Pairs, start: int, again: Callable[[Pairs], object]) -> Iterator[None]:
+    """Turn whatever breaks over a chunk into an error that names the row.
+
+    Args:
+        who: What was at work.
+        pairs: The chunk.
+        start: Number of its first row.
+        again: Does the same with fewer pairs; called to find the row.
+
+    Raises:
+        IndicatorError: Names the first row that breaks by itself, or the chunk where none does.
+    """
+    try:
+        yield
+    except (ImDatasetsError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a tokenizer written in Rust panics with no Exception
+        row = _culprit(pairs, again)
+        where = f"rows {start} to {start + len(pairs) - 1}" if row is None else f"row {start + row}"
+        what = " ".join(str(error).split()) or "no message"
+        advice = "pass max_tokens, or shorten or remove it" if isinstance(error, MemoryError) else "mend or remove it"
+        raise IndicatorError(f"{who} broke on {where} ({type(error).__name__}: {what[:300]}); {advice}") from error
+
+
+def _culprit(pairs: Pairs, again: Callable[[Pairs], object]) -> int | None:
+    """The first pair that breaks by itself; None where only several together do."""
+    low, high = 0, len(pairs)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _breaks(pairs, low, middle, again):
+            high = middle
+        else:
+            low = middle
+    return low if high > low and _breaks(pairs, low, high, again) else None
+
+
+def _breaks(pairs: Pairs, low: int, high: int, again: Callable[[Pairs], object]) -> bool:
+    part = slice(low, high)
+    try:
+        again(Pairs(pairs.contexts[part], pairs.responses[part], pairs.reasons[part]))
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException:  # noqa: BLE001 - whatever it is, it is asked only whether it comes
+        return True
+    return False
+
+
+def _count(part: PartMeter, meter: Meter) -> None:
+    part.add(PartMeter(0.0, meter.tokens, meter.truncated, meter.reused, meter.computed))

@@ -1,0 +1,387 @@
+"""Scored dataset → Selection(kept, dropped), every row with its rank and every dropped row with its reason.
+
+Ranks by ``im_log_loss``, works out how many rows are wanted, and puts both sides together. Which rows pass
+quota, contamination and near-duplicates is found out by ``screening``.
+"""
+
+import math
+import numbers
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
+from numpy.typing import NDArray
+
+from im_datasets.common.errors import SelectionError
+from im_datasets.data.columns import Columns
+from im_datasets.indicators.base import UNSCORABLE
+from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.scoring.record import ScoringRecord
+from im_datasets.selection.contamination import EvaluationIndex
+from im_datasets.selection.duplicates import KeptVectors, TextEmbedder
+from im_datasets.selection.walk import Checks, Quota, Rows, Texts, Walk, is_count, read_column, walk_rows
+
+BELOW_THE_CUT = "below the cut"
+NO_VALUE = "an indicator gave no value"
+"""Why a row without a reason of its own has no log loss."""
+
+ROW, RANK, REASON, DUPLICATE_OF = "im_row", "im_rank", "im_reason", "im_duplicate_of"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The two sides of a selection.
+
+    Attributes:
+        kept: The chosen rows, best first; all columns of the scored dataset plus ``im_row`` (index in the
+            scored dataset, int64) and ``im_rank`` (int64, 1 = best of all rows).
+        dropped: The others in rank order, the unscorable ones (``im_rank`` 0) at the end in row order; also
+            with ``im_reason`` (a category that can be counted) and ``im_duplicate_of`` (``im_row`` of the
+            kept row that a near-duplicate repeats, -1 = none; int64).
+        settings: What was asked, as plain data: ``top_k``, ``fraction``, ``threshold``, ``per_group``
+            (``column`` and ``quota``), ``near_duplicates``, ``embedder`` (as it describes itself),
+            ``exclude_contaminated`` (number of evaluation texts), ``evaluation_sha256``, ``seed``; and
+            ``shortfall``: how many rows fewer than asked for were left after the checks.
+        cut: The log loss of the worst kept row; None when nothing is kept.
+        reasons: Drop reason → number of rows, most frequent first.
+        record: How the scores came about, as ``mine`` and ``load_selection`` know it; None where it is not known.
+    """
+
+    kept: Dataset
+    dropped: Dataset
+    settings: dict[str, Any] = field(default_factory=dict)
+    cut: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    record: ScoringRecord | None = None
+
+
+def select(
+    ds: Dataset,
+    *,
+    top_k: int | None = None,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    per_group: tuple[str, int] | None = None,
+    near_duplicates: float | None = None,
+    exclude_contaminated: Iterable[str] | None = None,
+    seed: int = 0,
+    columns: Columns | None = None,
+    embedder: TextEmbedder | None = None,
+) -> Selection:
+    """Choose the rows worth training on: those with the lowest predicted log loss that pass the checks.
+
+    Rows are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
+    its group is full ("over the quota"), a check asks for its text and it has none ("could not be checked: "
+    and why), it repeats an evaluation text ("contaminated"), or it is nearly the same as a row kept before it
+    ("near-duplicate"). The walk ends when enough rows are kept; every row after that is "below the cut" and
+    is not looked at. Rows without a log loss are "unscorable: " and their
+    ``im_unscorable``, or "an indicator gave no value". Exactly one of ``top_k``, ``fraction`` and
+    ``threshold`` says how many.
+
+    Args:
+        ds: A dataset with ``im_log_loss`` (lower is better; NaN = could not be scored) and perhaps
+            ``im_unscorable`` (a reason, or an empty string). A shuffled or filtered one is fine. An
+            ``im_row`` that is already there stays; ``im_rank``, ``im_reason`` and ``im_duplicate_of`` of an
+            earlier selection are replaced. A set format is not carried over.
+        top_k: Keep this many rows. If the checks leave fewer, fewer are kept and ``settings["shortfall"]``
+            says how many are missing.
+        fraction: Keep this share of the scorable rows, in (0, 1]; rounded down, but at least one row.
+        threshold: Keep the rows with a log loss at or below this.
+        per_group: (column, quota): keep at most this many rows per value of the column. Rows without a value
+            form one group of their own.
+        near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
+            which the worse of two rows is dropped; 1 means equal embeddings.
+        exclude_contaminated: Evaluation texts (the instructions of an evaluation set). An instruction with
+            more than half of the word 8-grams of one of them is dropped, and one that equals a text of fewer
+            than 8 words; case, punctuation and spacing do not count, and in scripts without spaces a
+            character counts as a word.
+        seed: Recorded. No part of a selection is random, so it changes nothing.
+        columns: Where instruction and response stand, for the two checks above; None finds them by name.
+        embedder: Turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
+
+    Returns:
+        Both sides of the selection, which together hold every row once.
+
+    Raises:
+        SelectionError: A size is missing, doubled or out of range; ``ds`` is not a ``Dataset``, is empty, has
+            no ``im_log_loss`` or no scorable row; the group column is unknown or holds no plain values; an
+            evaluation text is not a string; the embedder does not give one unit vector per text.
+        ColumnsError: A check needs the texts, and instruction and response cannot be told from the columns.
+
+    Example:
+        >>> ds = Dataset.from_dict({"q": ["a", "b", "c"], "im_log_loss": [0.3, 0.1, 0.2]})
+        >>> selection = select(ds, top_k=2)
+        >>> selection.kept["q"][:], selection.cut, selection.reasons
+        (['b', 'c'], 0.2, {'below the cut': 1})
+    """
+    _check_dataset(ds)
+    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
+    ranking = _rank(ds)
+    order, limit = _size(ranking, top_k, fraction, threshold)
+    evaluation = None if exclude_contaminated is None else EvaluationIndex.build(exclude_contaminated)
+    if near_duplicates is not None and embedder is None:
+        from im_datasets.models.embedder import Embedder
+
+        embedder = Embedder()
+    needs_texts = evaluation is not None or near_duplicates is not None
+    checks = Checks(
+        quota=Quota(ds, per_group),
+        texts=Texts(ds, columns or Columns.detect(ds.column_names)) if needs_texts else None,
+        evaluation=evaluation,
+        vectors=None if near_duplicates is None else KeptVectors(float(near_duplicates)),
+        embedder=embedder,
+    )
+    walk = walk_rows(order, limit, checks)
+    settings = {
+        "top_k": None if top_k is None else int(top_k),
+        "fraction": None if fraction is None else float(fraction),
+        "threshold": None if threshold is None else float(threshold),
+        **checks.settings(),
+        "seed": seed,
+        "shortfall": 0 if threshold is not None else limit - len(walk.kept),
+    }
+    return _assemble(ds, ranking, walk, settings)
+
+
+def check_request(
+    *,
+    top_k: int | None = None,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    near_duplicates: float | None = None,
+) -> None:
+    """Check the numbers of a request that can be checked before there is a scored dataset.
+
+    Args:
+        top_k: As ``select`` takes it.
+        fraction: As ``select`` takes it.
+        threshold: As ``select`` takes it.
+        near_duplicates: As ``select`` takes it.
+
+    Raises:
+        SelectionError: Not exactly one of the three sizes, or a number out of range.
+    """
+    sizes = {"top_k": top_k, "fraction": fraction, "threshold": threshold}
+    given = [f"{name}={value!r}" for name, value in sizes.items() if value is not None]
+    if len(given) != 1:
+        raise SelectionError(f"got {' and '.join(given) or 'no size'}; give exactly one of {', '.join(sizes)}")
+    if top_k is not None and not is_count(top_k):
+        raise SelectionError(f"top_k={top_k!r}; it must be a whole number, 1 or more")
+    if threshold is not None and not _is_finite(threshold):
+        raise SelectionError(f"threshold={threshold!r}; it must be a finite log loss")
+    for name, share in (("fraction", fraction), ("near_duplicates", near_duplicates)):
+        if share is not None and not (_is_finite(share) and 0 < share <= 1):
+            raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
+
+
+def check_enough(top_k: int | None, rows: int) -> None:
+    """Check that there are as many rows as are asked for, whatever they will score.
+
+    Raises:
+        SelectionError: There are fewer.
+    """
+    if top_k is not None and top_k > rows:
+        raise SelectionError(
+            f"top_k={top_k}, but the dataset has {rows} rows; ask for {rows} or fewer, or for a fraction"
+        )
+
+
+def _check_dataset(ds: Any) -> None:
+    if isinstance(ds, IterableDataset):
+        raise SelectionError(
+            "got an IterableDataset, of which only one pass is possible; write it down first: "
+            "ds.to_parquet('scored.parquet'), then Dataset.from_parquet('scored.parquet')"
+        )
+    if not isinstance(ds, Dataset):
+        raise SelectionError(
+            f"got a {type(ds).__name__}; select takes one Dataset, such as ds['train'] of a DatasetDict"
+        )
+    if LOG_LOSS not in ds.column_names:
+        raise SelectionError(
+            f"no {LOG_LOSS} column in {ds.column_names}; map the dataset with InstructMining(...) first"
+        )
+    if len(ds) == 0:
+        raise SelectionError("the dataset has no rows; there is nothing to select from")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class _Reasons:
+    """Why each row is dropped, as one small number per row: millions of rows share a handful of reasons."""
+
+    def __init__(self, rows: int) -> None:
+        self._codes = np.zeros(rows, dtype=np.int32)
+        self._names = {"": 0}
+
+    def set(self, rows: NDArray[Any], reason: str) -> None:
+        """Give rows (numbers, or a mask) this reason in place of an earlier one."""
+        self._codes[rows] = self._names.setdefault(reason, len(self._names))
+
+    def rows(self) -> Rows:
+        """The rows that have one, in order."""
+        return np.flatnonzero(self._codes)
+
+    def count(self) -> dict[str, int]:
+        """Reason → rows, most frequent first, ties by name."""
+        counts = np.bincount(self._codes, minlength=len(self._names)).tolist()
+        found = [(name, counts[code]) for name, code in self._names.items() if name and counts[code]]
+        return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+
+    def column(self) -> pa.Array:
+        """The reasons as text, an empty one where there is none."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._codes), pa.array(list(self._names))).cast(pa.string())
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Rows by quality.
+
+    Attributes:
+        log_loss: One per row, shape (n,).
+        order: The scorable rows, best first.
+        unscorable: The other rows, in order.
+        reasons: Why the others are.
+    """
+
+    log_loss: NDArray[np.float64]
+    order: Rows
+    unscorable: Rows
+    reasons: _Reasons
+
+
+def _rank(ds: Dataset) -> _Ranking:
+    log_loss = _log_loss(ds)
+    reasons = _Reasons(len(log_loss))
+    reasons.set(np.isnan(log_loss), f"unscorable: {NO_VALUE}")
+    reasons.set(np.isinf(log_loss), "unscorable: the log loss is infinite")
+    if UNSCORABLE in ds.column_names:
+        told = pc.dictionary_encode(read_column(ds, UNSCORABLE).combine_chunks())
+        codes = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        for code, reason in enumerate(told.dictionary.to_pylist()):
+            if reason:
+                reasons.set(codes == code, f"unscorable: {reason}")
+    order = np.argsort(log_loss, kind="stable")
+    unscorable = reasons.rows()
+    is_scorable = np.ones(len(log_loss), dtype=bool)
+    is_scorable[unscorable] = False
+    if len(unscorable) == len(log_loss):
+        counts = reasons.count().items()
+        told_reasons = ", ".join(f"{reason.removeprefix('unscorable: ')} ({count})" for reason, count in counts)
+        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {told_reasons}")
+    return _Ranking(log_loss, order[is_scorable[order]], unscorable, reasons)
+
+
+def _log_loss(ds: Dataset) -> NDArray[np.float64]:
+    column = read_column(ds, LOG_LOSS)
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise SelectionError(f"{LOG_LOSS} holds {kind}, not numbers; map the dataset with InstructMining(...) first")
+    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    return values
+
+
+def _size(ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None) -> tuple[Rows, int]:
+    """The rows to walk and how many of them to keep at most."""
+    order = ranking.order
+    if threshold is not None:
+        below = order[ranking.log_loss[order] <= threshold]
+        return below, len(below)
+    if fraction is not None:
+        # Through the decimal digits: in floats, 0.29 of 100 rows would be 28.
+        return order, max(1, math.floor(Fraction(str(float(fraction))) * len(order)))
+    assert top_k is not None  # noqa: S101 - one of the three is given
+    if top_k > len(order):
+        raise SelectionError(
+            f"top_k={top_k}, but only {len(order)} of {len(ranking.log_loss)} rows could be scored; "
+            f"ask for {len(order)} or fewer, or for a fraction"
+        )
+    return order, int(top_k)
+
+
+def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, Any]) -> Selection:
+    """Put narrow new columns beside the untouched source and pick both sides from it by index."""
+    ds = ds.with_format(None)
+    ds = _in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))
+    is_kept = np.zeros(len(ds), dtype=bool)
+    is_kept[walk.kept] = True
+    below = ranking.order[~is_kept[ranking.order]]
+    reasons = ranking.reasons
+    reasons.set(below, BELOW_THE_CUT)
+    for reason, rows in _by_reason(walk.reasons).items():
+        reasons.set(rows, reason)
+    full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)
+    return Selection(
+        kept=_pick(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
+        dropped=_pick(full, np.concatenate([below, ranking.unscorable])),
+        settings=settings,
+        cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept else None,
+        reasons=reasons.count(),
+    )
+
+
+def _by_reason(reasons: dict[int, str]) -> dict[str, Rows]:
+    rows: dict[str, list[int]] = {}
+    for row, reason in reasons.items():
+        rows.setdefault(reason, []).append(row)
+    return {reason: np.array(those, dtype=np.int64) for reason, those in rows.items()}
+
+
+def _pick(full: Dataset, rows: Rows) -> Dataset:
+    """``full.select(rows)``, which would make a Python number of each row."""
+    if len(rows) == 0:
+        return full.select([])
+    places = pa.table({"indices": pa.array(rows, type=pa.uint64())})
+    fingerprint = sha256(full._fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
+    return Dataset(full.data, info=full.info.copy(), split=full.split, indices_table=places, fingerprint=fingerprint)
+
+
+def _in_order(ds: Dataset) -> Dataset:
+    """A table in row order, so that columns can be put beside it.
+
+    ``flatten_indices`` gives the same by way of Python objects, four times slower.
+    """
+    if ds._indices is None:
+        return ds
+    table = ds.with_format("arrow").map(_same, batched=True, features=ds.features, desc="Ordering the rows")
+    return table.with_format(None)
+
+
+def _same(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[int, int]) -> Dataset:
+    """The columns a selection adds, one row per row of ``ds``."""
+    names = _row_names(ds)
+    rank = np.zeros(len(ds), dtype=np.int64)
+    rank[ranking.order] = np.arange(1, len(ranking.order) + 1)
+    duplicate_of = np.full(len(ds), -1, dtype=np.int64)
+    duplicate_of[list(twins)] = names[list(twins.values())]
+    new = {ROW: pa.array(names), RANK: pa.array(rank), REASON: reasons.column(), DUPLICATE_OF: pa.array(duplicate_of)}
+    if ROW in ds.column_names:
+        del new[ROW]
+    return Dataset.from_dict(new, features=Features({n: Value("string" if n == REASON else "int64") for n in new}))
+
+
+def _row_names(ds: Dataset) -> Rows:
+    """What each row is called: its ``im_row`` where there is one already, else its index."""
+    if ROW not in ds.column_names:
+        return np.arange(len(ds), dtype=np.int64)
+    column = read_column(ds, ROW)
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise SelectionError(f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it")
+    names: Rows = column.to_numpy().astype(np.int64)
+    if len(np.unique(names)) < len(names):
+        raise SelectionError(
+            f"the column {ROW} of the dataset has a number twice, as when two selections are put together, so that "
+            f"rows cannot be told apart; remove it first: ds.remove_columns({ROW!r})"
+        )
+    return names

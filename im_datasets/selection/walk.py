@@ -1,0 +1,246 @@
+"""Walk rows from the best on and keep those that pass: quota, contamination, near-duplicates, in this order.
+
+Reads texts a block at a time and embeds only as many rows as the walk comes to. What is best, and how many
+are wanted, ``selection`` says.
+"""
+
+import numbers
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Value
+from numpy.typing import NDArray
+
+from im_datasets.common.errors import SelectionError
+from im_datasets.data.columns import Columns, Pairs
+from im_datasets.selection.contamination import EvaluationIndex
+from im_datasets.selection.duplicates import Block, KeptVectors, TextEmbedder
+
+OVER_THE_QUOTA = "over the quota"
+NOT_CHECKED = "could not be checked"
+CONTAMINATED = "contaminated"
+NEAR_DUPLICATE = "near-duplicate"
+
+BLOCK = 1024
+"""Rows of which the texts are held at a time."""
+
+Rows = NDArray[np.int64]
+
+
+class Quota:
+    """How many rows each group may still have.
+
+    Args:
+        ds: The scored dataset.
+        per_group: A column and the rows to keep per value of it, missing values being one group; None is one
+            group without a limit.
+
+    Raises:
+        SelectionError: The column is unknown or holds no plain values, or the quota is below 1.
+    """
+
+    def __init__(self, ds: Dataset, per_group: tuple[str, int] | None) -> None:
+        self.column: str | None = None
+        self.quota = len(ds)
+        self._groups: Rows | None = None
+        self._taken: Counter[int] = Counter()
+        if per_group is not None:
+            self.column, self.quota = _checked(per_group, ds.features)
+            self._groups = _group_codes(read_column(ds, self.column))
+
+    def is_full(self, row: int) -> bool:
+        """Whether the group of this row has all the rows it may have."""
+        return self._taken[self._group(row)] >= self.quota
+
+    def take(self, row: int) -> None:
+        """Count this row as kept."""
+        self._taken[self._group(row)] += 1
+
+    def _group(self, row: int) -> int:
+        return 0 if self._groups is None else int(self._groups[row])
+
+
+def _checked(per_group: Any, features: Features) -> tuple[str, int]:
+    if not (isinstance(per_group, tuple | list) and len(per_group) == 2):
+        raise SelectionError(f"per_group={per_group!r}; give a column and a quota: ('category', 100)")
+    column, quota = per_group
+    if column not in features:
+        raise SelectionError(f"no column {column!r} to group by in {list(features)}")
+    if not isinstance(features[column], Value | ClassLabel):
+        raise SelectionError(
+            f"column {column!r} holds {features[column]}; group by a column of plain values (text, numbers)"
+        )
+    if not is_count(quota):
+        raise SelectionError(f"a quota of {quota!r} per {column!r}; it must be a whole number, 1 or more")
+    return column, int(quota)
+
+
+def _group_codes(column: pa.ChunkedArray) -> Rows:
+    """A number per distinct value, one for all missing values."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1)
+    groups: Rows = codes.to_numpy(zero_copy_only=False).astype(np.int64)
+    return groups
+
+
+class Texts:
+    """Instructions and responses, a few rows at a time.
+
+    Args:
+        ds: The scored dataset.
+        columns: Where instruction and response stand.
+
+    Raises:
+        ColumnsError: One of these columns is missing.
+    """
+
+    def __init__(self, ds: Dataset, columns: Columns) -> None:
+        columns.require(ds.column_names)
+        self._columns = columns
+        self._ds = ds.with_format(None).select_columns(list(dict.fromkeys(columns.mapping.values())))
+
+    def read(self, rows: Rows) -> Pairs:
+        """The pairs of these rows."""
+        return self._columns.pairs(self._ds.select(rows)[:])
+
+
+@dataclass(frozen=True)
+class Checks:
+    """All that can keep a row out although its log loss is low enough.
+
+    Attributes:
+        quota: Asked of every row.
+        texts: None when neither of the checks below is asked for.
+        evaluation: Texts that no instruction may repeat; None means no check.
+        vectors: The near-duplicate check; None means no check.
+        embedder: Turns texts into vectors for it.
+    """
+
+    quota: Quota
+    texts: Texts | None
+    evaluation: EvaluationIndex | None
+    vectors: KeptVectors | None
+    embedder: TextEmbedder | None
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked, as plain data."""
+        quota, evaluation, vectors = self.quota, self.evaluation, self.vectors
+        return {
+            "per_group": None if quota.column is None else {"column": quota.column, "quota": quota.quota},
+            "near_duplicates": None if vectors is None else vectors.threshold,
+            "embedder": None if vectors is None or self.embedder is None else self.embedder.describe(),
+            "exclude_contaminated": None if evaluation is None else evaluation.texts,
+            "evaluation_sha256": None if evaluation is None else evaluation.sha256,
+        }
+
+    def open(self, rows: Rows) -> "_OpenBlock":
+        """Read a block of rows; a row whose group is full already costs nothing."""
+        rows = np.array([row for row in rows.tolist() if not self.quota.is_full(row)], dtype=np.int64)
+        if self.texts is None or len(rows) == 0:
+            return _OpenBlock(self.quota, {}, None)
+        pairs = self.texts.read(rows)
+        reasons = {row: self._reason(pairs, place) for place, row in enumerate(rows.tolist())}
+        return _OpenBlock(self.quota, reasons, self._compare(rows, pairs, list(reasons.values())))
+
+    def _reason(self, pairs: Pairs, place: int) -> str:
+        """What is wrong with a pair's text on its own; empty if nothing is."""
+        if pairs.reasons[place]:
+            return f"{NOT_CHECKED}: {pairs.reasons[place]}"
+        is_repeat = self.evaluation is not None and self.evaluation.is_repeated_by(pairs.instructions[place])
+        return CONTAMINATED if is_repeat else ""
+
+    def _compare(self, rows: Rows, pairs: Pairs, reasons: list[str]) -> Block | None:
+        places = [place for place, reason in enumerate(reasons) if not reason]
+        if self.vectors is None or self.embedder is None or not places:
+            return None
+        texts = [f"{pairs.instructions[place]}\n\n{pairs.responses[place]}" for place in places]
+        return self.vectors.compare(rows[places], self.embedder.embed(texts))
+
+
+@dataclass(frozen=True)
+class _OpenBlock:
+    """What is known of a block of rows. Ask ``verdict`` and call ``keep`` in the order of the rows."""
+
+    quota: Quota
+    reasons: dict[int, str]
+    block: Block | None
+
+    def verdict(self, row: int) -> tuple[str, int]:
+        """Why a row must be dropped, empty if it may be kept; and the row it duplicates, or -1."""
+        if self.quota.is_full(row):
+            return OVER_THE_QUOTA, -1
+        if self.reasons.get(row):
+            return self.reasons[row], -1
+        twin = self.block.twin(row) if self.block else -1
+        return (NEAR_DUPLICATE if twin >= 0 else ""), twin
+
+    def keep(self, row: int) -> None:
+        self.quota.take(row)
+        if self.block:
+            self.block.keep(row)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk found.
+
+    Attributes:
+        kept: The kept rows, best first.
+        reasons: Rows dropped on the way → why.
+        twins: Near-duplicates → the kept row they repeat.
+    """
+
+    kept: list[int] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    twins: dict[int, int] = field(default_factory=dict)
+
+
+def walk_rows(order: Rows, limit: int, checks: Checks) -> Walk:
+    """Keep rows in order until there are enough.
+
+    Args:
+        order: Row numbers, best first.
+        limit: How many to keep at most.
+        checks: What a kept row must pass. Holds the state of one walk: use it once.
+
+    Returns:
+        The kept rows and those dropped before the last of them; rows after that are in neither.
+    """
+    walk = Walk()
+    start = 0
+    while start < len(order) and len(walk.kept) < limit:
+        # Not many more rows than are still wanted: reading and embedding them is what costs.
+        stop = start + min(BLOCK, max(64, limit - len(walk.kept)))
+        _walk_block(order[start:stop], limit, checks, walk)
+        start = stop
+    return walk
+
+
+def _walk_block(rows: Rows, limit: int, checks: Checks, walk: Walk) -> None:
+    block = checks.open(rows)
+    for row in rows.tolist():
+        if len(walk.kept) == limit:
+            return
+        reason, twin = block.verdict(row)
+        if reason:
+            walk.reasons[row] = reason
+            if twin >= 0:
+                walk.twins[row] = twin
+        else:
+            block.keep(row)
+            walk.kept.append(row)
+
+
+def read_column(ds: Dataset, name: str) -> pa.ChunkedArray:
+    """One column in row order, straight from Arrow: len(ds) values."""
+    return ds.select_columns([name]).with_format("arrow")[:][name]
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number, 1 or more."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
