@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from im_datasets.hub.published import load_selection
     from im_datasets.hub.push import push_selected
     from im_datasets.hub.verify import verify
-    from im_datasets.metric_modules import metric
+    from im_datasets.indicators.metric import metric
     from im_datasets.models.embedder import Embedder
     from im_datasets.pipeline import mine
     from im_datasets.rules.instruct_mining import InstructMining
@@ -34,7 +34,7 @@ _MODULES = {
     "Selection": "selection.select",
     "load_selection": "hub.published",
     "load_source": "data.source",
-    "metric": "metric_modules",
+    "metric": "indicators.metric",
     "mine": "pipeline",
     "push_selected": "hub.push",
     "score": "scoring.score",

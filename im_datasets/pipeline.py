@@ -1,45 +1,54 @@
-"""The whole flow in one call: source → score → select → a folder with data, card, record and report.
+"""The whole flow, in one call or in two: source → score → select → a folder with data, card, record and report.
 
 Everything is written into a folder aside that takes its name at the very end, so that a run either leaves a
 complete folder or none. A second call with the same request finds the folder and repeats nothing.
 """
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import shlex
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
-import pyarrow as pa
-from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+from datasets import Dataset
 
-from im_datasets.common.errors import ColumnsError, OutputError, SourceError
-from im_datasets.common.storage import peak_memory_bytes
+from im_datasets.common.errors import OutputError, SelectionError
+from im_datasets.common.storage import check_writable, written_whole
 from im_datasets.common.version import __version__
-from im_datasets.data.arrow import laid_out
 from im_datasets.data.columns import Columns
-from im_datasets.data.layouts import NAMES
 from im_datasets.data.prepare import prepare
-from im_datasets.data.source import Source, load_source
+from im_datasets.data.source import read_source
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.model import embedder_of, models_of
+from im_datasets.indicators.settings import NotRescorable, rebuild_embedder
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import using_store
-from im_datasets.output import check_loses_nothing, check_replaceable, check_writable, missing_parts, written_whole
-from im_datasets.partial import drop_partial, partial_folder
-from im_datasets.report.card import CardFacts, as_codes, write_card
-from im_datasets.report.card_facts import check_language, check_licence
-from im_datasets.report.page import write_report
-from im_datasets.report.result_folder import DROPPED, KEPT, RECORD, REPORT, describe_selection, load_result
+from im_datasets.report.card_facts import check_facts
+from im_datasets.report.result_folder import (
+    check_loses_nothing,
+    describe_selection,
+    load_result,
+    missing_parts,
+    write_result,
+)
 from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.engines.base import ShardEngine
-from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.progress import progress_bars
+from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable, cut_word
 from im_datasets.scoring.score import score
+from im_datasets.scoring.scored_files import (
+    check_place,
+    finished_scores,
+    read_scored,
+    refuse_another,
+    write_scored,
+)
+from im_datasets.scoring.shards import drop_partial, partial_folder
 from im_datasets.selection.select import Selection, check_enough, check_request, select
 
 
@@ -197,142 +206,6 @@ def mine(
     return Mined(folder, record, selection, repeated=False)
 
 
-EVALUATION_COLUMNS = (*NAMES["instruction"], "turns", *NAMES["messages"], "text")
-"""Where an evaluation set without responses keeps its instructions, first match first."""
-
-_NO_RESPONSE = "im_response"
-"""A column without values, in place of the responses that an evaluation set lacks."""
-
-
-def evaluation_texts(data: str) -> list[str]:
-    """The instructions of an evaluation set, for ``exclude_contaminated``.
-
-    They are read as those of rows to be scored, so that equal rows give equal texts; what the responses are does not
-    matter. Without responses, an input follows the instruction all the same. Rows of which none can be read are
-    counted in a warning.
-
-    Args:
-        data: Anything that ``mine`` reads; responses are not needed. Of several turns that nobody answers the first
-            counts.
-
-    Returns:
-        One text per row that can be read, none of them empty.
-
-    Raises:
-        SourceError: It cannot be read, no column of it is known to hold instructions, or no row holds one.
-    """
-    rows = load_source(data).dataset
-    try:
-        rows, columns = prepare(rows)
-    except ColumnsError:
-        rows, columns = _without_responses(rows, data)
-    batches = rows.select_columns(list(columns.mapping.values())).iter(batch_size=1000)
-    read = [columns.questions(_first_turns(batch, columns.instruction)) for batch in batches]
-    reasons = [reason for pairs in read for reason in pairs.reasons]
-    if unread := [row for row, reason in enumerate(reasons) if reason]:
-        names = ", ".join(name for name in columns.mapping.values() if name != _NO_RESPONSE)
-        told = (
-            f"no instruction can be read in {len(unread)} of the {len(reasons)} rows of the evaluation set {data} "
-            f"(columns {names}; row {unread[0]}: {reasons[unread[0]]})"
-        )
-        if len(unread) == len(reasons):
-            raise SourceError(f"{told}; name the column of the instructions {EVALUATION_COLUMNS[0]!r}")
-        warnings.warn(f"{told}; rows that repeat these are not dropped", stacklevel=2)
-    return [text for pairs in read for text in pairs.scorable()[1].instructions]
-
-
-def _without_responses(rows: Dataset, data: str) -> tuple[Dataset, Columns]:
-    """The rows of an evaluation set whose responses cannot be told, and columns that read the instructions alone.
-
-    Raises:
-        SourceError: No column is known to hold instructions.
-    """
-    by_name = {name.strip().lower(): name for name in reversed(rows.column_names)}
-    name = next((by_name[known] for known in EVALUATION_COLUMNS if known in by_name), None)
-    if name is None:
-        raise SourceError(
-            f"no instructions in the evaluation set {data}: it has the columns {rows.column_names}; "
-            f"name one of them {EVALUATION_COLUMNS[0]!r}"
-        )
-    if name.strip().lower() in NAMES["messages"]:
-        return rows, Columns(messages=name)
-    given = next((by_name[known] for known in NAMES["input"] if known in by_name), None)
-    rows = rows.add_column(_NO_RESPONSE, pa.nulls(len(rows)))
-    return rows, Columns(instruction=name, input=given, response=_NO_RESPONSE)
-
-
-def _first_turns(batch: dict[str, list[Any]], instruction: str | None) -> dict[str, list[Any]]:
-    """A batch in which a list of texts, asked one after another, is the first of them."""
-    if instruction is None:
-        return batch
-    values = [value[0] if isinstance(value, list) and _are_texts(value) else value for value in batch[instruction]]
-    return {**batch, instruction: values}
-
-
-def _are_texts(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
-
-
-def check_facts(license: str | None, language: str | Sequence[str] | None) -> None:
-    """Check what a card shall say before anything is computed.
-
-    Raises:
-        HubError: The Hub knows no such licence or language.
-    """
-    if license:
-        check_licence(license)
-    for code in as_codes(language):
-        check_language(code)
-
-
-def read_source(
-    data: str | Path | Dataset,
-    config: str | None,
-    split: str | None,
-    revision: str | None,
-    streaming: bool,
-    limit: int | None,
-) -> Source:
-    """The rows and where they come from; arguments as of ``mine``.
-
-    Raises:
-        SourceError: The data cannot be found or read.
-    """
-    if not isinstance(data, Dataset):
-        return load_source(
-            str(data),
-            config=config,
-            split=split,
-            revision=revision,
-            streaming=streaming,
-            limit=limit,
-        )
-    rows = data if limit is None else data.select(range(min(limit, len(data))))
-    info = {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows), "limit": limit, "seed": None}
-    return Source(rows, info)
-
-
-def models_of(indicators: Sequence[Indicator]) -> list[dict[str, Any]]:
-    """Which weights the indicators run with: a folder or a branch may hold others the next time.
-
-    Raises:
-        ModelError: A model cannot be had.
-    """
-    found = []
-    for indicator in indicators:
-        if isinstance(indicator, ModelIndicator):
-            found.append(indicator.describe())
-        elif isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
-            found.append({"embedder": embedder.weights()})
-    return found
-
-
-def embedder_of(indicators: Sequence[Indicator]) -> Embedder:
-    """The encoder that the run's indicators use, so that near-duplicates are told by the same vectors."""
-    used = (getattr(indicator, "embedder", None) for indicator in indicators)
-    return next((embedder for embedder in used if isinstance(embedder, Embedder)), Embedder())
-
-
 def _finished(folder: Path, request: str, *, overwrite: bool) -> Mined | None:
     """The result of the same request, where it lies in the folder whole; None where a new one may be written.
 
@@ -362,40 +235,209 @@ def _lasting(selection: Selection, folder: Path) -> Selection:
     return load_result(folder) if any(gone in Path(name).parents for name in mapped) else selection
 
 
-def write_result(
-    folder: Path,
-    selection: Selection,
-    record: ScoringRecord,
-    columns: Columns,
-    license: str | None,
-    language: str | Sequence[str] | None,
-) -> ScoringRecord:
-    """Write every part of a result; the record last, with the time and memory of the others in it."""
-    clock = perf_counter()
-    for rows, name in ((selection.kept, KEPT), (selection.dropped, DROPPED)):
-        with laid_out(rows, folder) as lying:
-            lying.to_parquet(folder / name)
-    written = perf_counter()
-    write_report(selection, record, columns, folder / REPORT)
-    write_card(selection, record, folder, CardFacts.of(license, language))
-    seconds = {
-        **record.seconds,
-        "write": round(written - clock, 3),
-        "report": round(perf_counter() - written, 3),
+@dataclass(frozen=True)
+class ScoredFiles:
+    """What ``score_files`` left.
+
+    Attributes:
+        path: The file or folder.
+        record: Its ScoringRecord.
+        repeated: Whether it was there already and nothing had to be done.
+    """
+
+    path: Path
+    record: ScoringRecord
+    repeated: bool
+
+
+def score_files(
+    data: str | Path | Dataset,
+    out: str | Path,
+    *,
+    rule: LinearRule | str | Path = "embedded",
+    indicators: Sequence[Indicator] = (),
+    columns: Columns | None = None,
+    every_turn: bool = False,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    limit: int | None = None,
+    overwrite: bool = False,
+    command: Sequence[str] | None = None,
+    progress: bool = True,
+    cache: bool = True,
+    resume: bool = True,
+    workers: int = 1,
+    engine: ShardEngine | None = None,
+    log: str | Path | IO[str] | None = None,
+) -> ScoredFiles:
+    """Score a dataset and write all rows with their scores as Parquet, the record beside them.
+
+    Args:
+        data: As ``mine`` takes it.
+        out: A folder, for shards and ``record.json``; or a name that ends in ``.parquet``, for one file and
+            ``<name>.record.json``.
+        rule: As ``mine`` takes it; so are all the others.
+        indicators: See ``mine``.
+        columns: See ``mine``.
+        every_turn: See ``mine``.
+        config: See ``mine``.
+        split: See ``mine``.
+        revision: See ``mine``.
+        streaming: See ``mine``.
+        limit: See ``mine``.
+        overwrite: Whether an older result in ``out`` may be replaced.
+        command: The command line that repeats the run.
+        progress: See ``mine``.
+        cache: See ``mine``.
+        resume: See ``mine``.
+        workers: See ``mine``.
+        engine: See ``mine``.
+        log: See ``mine``.
+
+    Returns:
+        Where it lies, and the record.
+
+    Raises:
+        ImDatasetsError: As ``mine``.
+    """
+    out, chosen = Path(out), rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
+    check_place(out, overwrite=overwrite)
+    with progress_bars(progress), nullcontext() if cache else using_store(None):
+        clock = perf_counter()
+        source = read_source(data, config, split, revision, streaming, limit)
+        dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
+        models = models_of(InstructMining(chosen, indicators=indicators).indicators)
+        asked = [__version__, source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models]
+        request = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        loading = perf_counter() - clock
+        if (found := finished_scores(out, request, overwrite=overwrite)) is not None:
+            return ScoredFiles(out, found, repeated=True)
+        scored = score(
+            dataset,
+            chosen,
+            indicators=indicators,
+            columns=mapping,
+            source=source.info,
+            progress=progress,
+            folder=partial_folder(out),
+            resume=resume,
+            workers=workers,
+            engine=engine,
+            files=source.parquet if dataset is source.dataset else (),
+            log=log,
+        )
+        seconds = {"load": round(loading, 3), **scored.record.seconds}
+        record = replace(scored.record, request=request, command=list(command) if command else None, seconds=seconds)
+        write_scored(scored.dataset, record, out)
+        drop_partial(out)
+    return ScoredFiles(out, record, repeated=False)
+
+
+def select_files(
+    scored: str | Path,
+    out: str | Path,
+    *,
+    top_k: int | None = None,
+    fraction: float | None = None,
+    threshold: float | None = None,
+    per_group: tuple[str, int] | None = None,
+    near_duplicates: float | None = None,
+    exclude_contaminated: Sequence[str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    command: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Mined:
+    """Select from what ``score_files`` wrote; leaves the same folder as ``mine``.
+
+    Args:
+        scored: The file or folder.
+        out: The folder to write.
+        top_k: As ``mine`` takes it; so are all the others.
+        fraction: See ``mine``.
+        threshold: See ``mine``.
+        per_group: See ``mine``.
+        near_duplicates: See ``mine``.
+        exclude_contaminated: See ``mine``.
+        seed: See ``mine``.
+        overwrite: See ``mine``.
+        license: See ``mine``.
+        language: See ``mine``.
+        command: The command line that repeats the selection; the record tells it after that of the scoring.
+        progress: Whether bars of `datasets` are shown.
+
+    Returns:
+        The folder, the record and the selection.
+
+    Raises:
+        OutputError: ``scored`` is no scored dataset, or ``out`` holds something that may not be replaced.
+        HubError: The Hub knows no such licence or language.
+        SelectionError: The selection cannot be met, or near-duplicates would need an embedder that cannot be had here.
+    """
+    folder = Path(out)
+    wish: dict[str, Any] = {
+        "top_k": top_k,
+        "fraction": fraction,
+        "threshold": threshold,
+        "per_group": per_group,
+        "near_duplicates": near_duplicates,
+        "exclude_contaminated": exclude_contaminated,
+        "seed": seed,
     }
-    record = replace(record, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
-    (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
-    return record
+    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
+    check_facts(license, language)
+    check_writable(folder)
+    check_replaceable(folder, overwrite=overwrite)
+    if folder.is_dir() and any(folder.iterdir()):
+        refuse_another(folder, overwrite)
+        check_loses_nothing(folder)
+    with progress_bars(progress):
+        given = read_scored(scored)
+        clock = perf_counter()
+        embedder = None if near_duplicates is None else _embedder(given.record)
+        selection = select(given.dataset, columns=given.columns, embedder=embedder, **wish)
+        record = replace(
+            given.record,
+            command=_both(given.record.command, command),
+            selection=describe_selection(selection),
+            seconds={**given.record.seconds, "select": round(perf_counter() - clock, 3)},
+        )
+        with written_whole(folder) as aside:
+            record = write_result(aside, selection, record, given.columns, license, language)
+    return Mined(folder, record, replace(selection, record=record), repeated=False)
 
 
-@contextmanager
-def progress_bars(shown: bool) -> Iterator[None]:
-    """Hide the bars of `datasets` for a while, unless they are wanted; never show what the user switched off."""
-    hide = not shown and is_progress_bar_enabled()
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()
+def _both(scoring: Sequence[str] | None, selecting: Sequence[str] | None) -> list[str] | None:
+    """One command line that scores and then selects; None where one of the two was called from Python.
+
+    Paths are cut to their last part here, word by word: within a script, nothing that publishes it would find them.
+
+    >>> _both(["im-datasets", "score", "rows.jsonl"], ["im-datasets", "select", "/home/me/my scores"])
+    ['sh', '-c', "im-datasets score rows.jsonl && im-datasets select 'my scores'"]
+    """
+    if not (scoring and selecting):
+        return None
+    return ["sh", "-c", " && ".join(shlex.join(map(cut_word, words)) for words in (scoring, selecting))]
+
+
+def _embedder(record: ScoringRecord) -> Embedder:
+    """The encoder that the rows were scored with; the default one where no indicator had any.
+
+    Raises:
+        SelectionError: The record names one that cannot be made again here.
+    """
+    for told in record.indicators:
+        try:
+            embedder = rebuild_embedder(told)
+        except NotRescorable as error:
+            raise SelectionError(
+                f"near-duplicates are told by the embedder that the rows were scored with, and that of {told.name} "
+                f"cannot be had here: {error}; select in Python with select(…, embedder=…), or without near-duplicates"
+            ) from error
+        if embedder is not None:
+            return embedder
+    return Embedder()

@@ -4,7 +4,7 @@ import pytest
 from report_sample import make_record
 
 from im_datasets.hub.terms import Stated, fill_facts, source_states
-from im_datasets.report.card import CardFacts
+from im_datasets.report.card_facts import CardFacts
 
 MINE = Stated(license="mit", language=("de",), pretty_name="Mine")
 SOURCE = Stated(license="other", license_name="own", license_link="https://example.org", task_categories=("x",))

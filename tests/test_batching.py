@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from im_datasets.models import batching
-from im_datasets.models.batching import (
-    KERNEL_ROWS,
-    Batcher,
-    TokenBatch,
-    TokenBudget,
-    Tokens,
-    count,
-    metering,
-    padded_length,
-    report,
-)
+from im_datasets.models.batching import KERNEL_ROWS, Batcher, TokenBatch, TokenBudget, Tokens, padded_length
+from im_datasets.models.meter import count, metering, report
 
 PAD = 99
 

@@ -14,18 +14,11 @@ from markdown_it import MarkdownIt
 from report_sample import GOLDEN, RULE, make_record, make_selection
 
 from im_datasets.hub.card_merge import split_card as split_front_matter
-from im_datasets.hub.manifest import Config
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.report import card as card_module
-from im_datasets.report.card import (
-    CONFIGS,
-    CardFacts,
-    find_blocks,
-    mined_configs,
-    missing_facts,
-    render_card,
-    write_card,
-)
+from im_datasets.report.card import CONFIGS, find_blocks, mined_configs, render_card, write_card
+from im_datasets.report.card_facts import CardFacts, missing_facts
+from im_datasets.report.configs import Config
 from im_datasets.scoring.record import IndicatorRecord
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -8,7 +8,8 @@ from report_sample import make_record, make_selection
 
 from im_datasets.common.errors import ConflictError
 from im_datasets.hub.card_merge import merge_card, split_card
-from im_datasets.report.card import Card, CardFacts, as_yaml, block_digests, find_blocks, render_card
+from im_datasets.report.card import Card, as_yaml, block_digests, find_blocks, render_card
+from im_datasets.report.card_facts import CardFacts
 
 FRESH = render_card(make_selection(), make_record(), CardFacts.of("mit", "en"))
 OTHER = render_card(make_selection(keep=5), make_record(), CardFacts.of("mit", "en"))

@@ -31,7 +31,8 @@ from transformers import (
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.models.hub_models import choose_device, folder_digest
+from im_datasets.models.devices import choose_device
+from im_datasets.models.hub_models import folder_digest
 
 TINY: dict[str, Any] = {"vocab_size": 360, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 

@@ -17,6 +17,7 @@ from im_datasets.models import embedder as embedding
 from im_datasets.models import hub_models as models
 from im_datasets.models import inference as engine
 from im_datasets.models.embedder import Embedder
+from im_datasets.models.meter import metering
 
 FOLDER = str(models.embedded_model_folder()[0])
 
@@ -185,7 +186,7 @@ def test_embed_that_cannot_fit_says_what_did_not(fresh, monkeypatch):
 
 def test_embed_meters_its_work(fresh):
     heard = []
-    with batching.metering(lambda done, total: heard.append((done, total))) as meter:
+    with metering(lambda done, total: heard.append((done, total))) as meter:
         Embedder().embed(["one", "two three four"])
     assert heard == [(15, 19), (19, 19)]  # characters and one more for each text, longest first
     assert (meter.tokens, meter.computed, meter.reused) == (8, 2, 0)  # with [CLS] and [SEP] 3 and 5 tokens

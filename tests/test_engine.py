@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from im_datasets.models import inference as engine
-from im_datasets.models.batching import TokenBudget, Tokens, metering
+from im_datasets.models.batching import TokenBudget, Tokens
 from im_datasets.models.inference import Engine, compute
+from im_datasets.models.meter import metering
 from im_datasets.models.value_store import using_store
 
 SPACE = {"model": "letters", "version": "1"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_sample import make_scores, make_selection
 
-from im_datasets.report import figures
+from im_datasets.report import figures, plot_style
 from im_datasets.report.statistics import Scores
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -97,26 +97,26 @@ def test_figures_stand_tiny_constant_empty_and_huge_columns(kept, dropped, cut):
     ]
     for figure in drawn:
         if figure is not None:
-            assert figures.as_svg(figure, name="x", label="x").startswith("<svg ")
-            assert figures.as_png(figure, scale=0.5).startswith(b"\x89PNG")
+            assert plot_style.as_svg(figure, name="x", label="x").startswith("<svg ")
+            assert plot_style.as_png(figure, scale=0.5).startswith(b"\x89PNG")
 
 
 def test_figures_stand_a_selection_without_indicators():
     scores = make({"im_log_loss": [0.1]}, {"im_log_loss": [0.2]}, 0.1)
-    assert figures.as_png(figures.indicator_panels(scores))
-    assert figures.as_svg(figures.correlations(scores), name="x", label="x")
+    assert plot_style.as_png(figures.indicator_panels(scores))
+    assert plot_style.as_svg(figures.correlations(scores), name="x", label="x")
 
 
 def test_as_svg_is_the_same_every_time_and_carries_no_date_colour_font_or_double_id():
     scores = Scores.of(make_selection(60, 20))
-    drawings = [figures.as_svg(figures.indicator_panel(scores, "im_quality"), name="q", label="a < b") for _ in "ab"]
+    drawings = [plot_style.as_svg(figures.indicator_panel(scores, "im_quality"), name="q", label="a < b") for _ in "ab"]
     assert drawings[0] == drawings[1]
     svg = drawings[0]
     assert 'aria-label="a &lt; b"' in svg
     assert "var(--kept)" in svg
-    for gone in ("metadata", "matplotlib", "DejaVu", "<style", "<?xml", *figures.COLOURS.values()):
+    for gone in ("metadata", "matplotlib", "DejaVu", "<style", "<?xml", *plot_style.COLOURS.values()):
         assert gone not in svg
-    other = figures.as_svg(figures.indicator_panel(scores, "im_output_length"), name="l", label="")
+    other = plot_style.as_svg(figures.indicator_panel(scores, "im_output_length"), name="l", label="")
     ids = [re.findall(r' id="([^"]+)"', text) for text in (svg, other)]
     assert len(set(ids[0])) == len(ids[0])
     assert not set(ids[0]) & set(ids[1])
@@ -126,7 +126,7 @@ def test_as_svg_is_the_same_every_time_and_carries_no_date_colour_font_or_double
 
 def test_as_png_is_the_same_every_time():
     scores = Scores.of(make_selection(60, 20))
-    first, second = (figures.as_png(figures.score_distribution(scores)) for _ in "ab")
+    first, second = (plot_style.as_png(figures.score_distribution(scores)) for _ in "ab")
     assert first == second
     assert b"Software" not in first
 

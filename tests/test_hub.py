@@ -17,12 +17,13 @@ from report_sample import make_record, make_selection
 
 from im_datasets import load_selection, push_selected
 from im_datasets.common.errors import ConflictError, HubError
+from im_datasets.common.storage import write_bytes
 from im_datasets.hub import client as hub_errors
 from im_datasets.hub import push as hub_module
+from im_datasets.hub.checks import FAILED
 from im_datasets.hub.push import SecretsWarning
-from im_datasets.hub.verify import FAILED, verify
+from im_datasets.hub.verify import verify
 from im_datasets.report.card import FIGURE, PANELS, find_blocks
-from im_datasets.report.templates import write_bytes
 
 REPO = "me/best"
 GIVEN = {"license": "cc-by-4.0", "language": "en"}

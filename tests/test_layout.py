@@ -1,4 +1,4 @@
-"""The layout shows the flow: which folder may import from which, where the public names are, and how large a room is."""
+"""The layout shows the flow: which folder may import from which, where the public names are, how large a room is."""
 
 import ast
 import importlib

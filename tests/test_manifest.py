@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from report_sample import make_record
 
 from im_datasets.common.errors import HubError
-from im_datasets.hub.manifest import SMALL_BYTES, Config, Manifest, Published, cut_word, without_paths
+from im_datasets.hub.manifest import Manifest
+from im_datasets.report.configs import SMALL_BYTES, Config, Published
+from im_datasets.scoring.record import cut_word, without_paths
 
 
 def make_manifest(**changes):

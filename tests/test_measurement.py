@@ -10,10 +10,9 @@ from datasets import Dataset
 import im_datasets
 from im_datasets.common.errors import IndicatorError, ModuleNameError, RuleError
 from im_datasets.indicators import metric as measurement
-from im_datasets.indicators.base import COLUMNS
-from im_datasets.indicators.metric import as_strings, output_table, read_rule, summarise
-from im_datasets.metric_modules import module_path
-from im_datasets.rules.linear import LinearRule
+from im_datasets.indicators.metric import as_strings, module_path, summarise
+from im_datasets.indicators.score_columns import COLUMNS, output_table
+from im_datasets.rules.linear import LinearRule, read_rule
 
 MESSAGES = [{"role": "user", "content": "Zähle: 1, 2, 3."}]
 
@@ -171,6 +170,8 @@ def test_metric_names_the_modules_there_are():
 
 
 def test_metric_says_that_an_installation_lacks_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("im_datasets.metric_modules.__file__", str(tmp_path / "package" / "metric_modules.py"))
+    monkeypatch.setattr(
+        "im_datasets.indicators.metric.__file__", str(tmp_path / "package" / "indicators" / "metric.py")
+    )
     with pytest.raises(ModuleNameError, match=r"are missing from .*; reinstall im-datasets"):
         module_path("mtld")

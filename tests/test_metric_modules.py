@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from im_datasets.metric_modules import module_names
+from im_datasets.indicators.metric import module_names
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ["im_datasets", "metrics", "hub_cards", "pyproject.toml", "README.md", "LICENSE"]
@@ -20,7 +20,7 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(s
 USE = """
 import json
 import evaluate, im_datasets
-from im_datasets.metric_modules import module_names, module_path
+from im_datasets.indicators.metric import module_names, module_path
 together = evaluate.combine([im_datasets.metric("mtld"), str(module_path("length"))])
 result = together.compute(predictions=["To be, or not to be, said he."], references=["Say it."])
 print(json.dumps([im_datasets.__file__, module_names(), result["im_mtld"], result["im_output_length"]]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from im_datasets.partial import drop_partial, partial_folder
+from im_datasets.scoring.shards import drop_partial, partial_folder
 
 
 def test_partial_folder_lies_beside_what_a_link_leads_to(tmp_path, monkeypatch):

@@ -14,12 +14,13 @@ from datasets import Dataset, load_dataset
 from im_datasets import LinearRule, mine, pipeline, verify
 from im_datasets.common.errors import HubError, OutputError, RuleError, SelectionError, SourceError
 from im_datasets.data.columns import Columns
-from im_datasets.indicators import MTLD, Similarity
+from im_datasets.indicators import MTLD, Similarity, model
 from im_datasets.models.embedder import Embedder
 from im_datasets.report.result_folder import load_result
 from im_datasets.report.statistics import read_in_part
 from im_datasets.scoring import score as scoring
 from im_datasets.scoring.record import ScoringRecord
+from im_datasets.selection import contamination
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_mine_again_by_an_embedder_of_other_weights_is_another_request(mined, da
 def test_models_of_tells_the_weights_of_embedders(monkeypatch):
     monkeypatch.setattr(Embedder, "weights", lambda self: f"weights of {self.model}")
     indicators = [MTLD(), Similarity(embedder=Embedder(model="folder"))]
-    assert pipeline.models_of(indicators) == [{"embedder": "weights of folder"}]
+    assert model.models_of(indicators) == [{"embedder": "weights of folder"}]
 
 
 def test_mine_overwrites_when_asked(data, tmp_path):
@@ -196,7 +197,7 @@ def _doubled(row):
 )
 def test_evaluation_texts_reads_any_layout(tmp_path, rows, texts):
     (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert pipeline.evaluation_texts(str(tmp_path / "e.jsonl")) == texts
+    assert contamination.evaluation_texts(str(tmp_path / "e.jsonl")) == texts
 
 
 def test_evaluation_texts_are_those_of_rows_to_be_scored(tmp_path):
@@ -204,7 +205,7 @@ def test_evaluation_texts_are_those_of_rows_to_be_scored(tmp_path):
     row = {"conversations": [{"from": who, "value": said} for who, said in turns], "system": "Be kind."}
     (tmp_path / "e.jsonl").write_text(json.dumps(row) + "\n")
     read = Columns.detect(row).pairs({name: [value] for name, value in row.items()})
-    assert pipeline.evaluation_texts(str(tmp_path / "e.jsonl")) == read.instructions
+    assert contamination.evaluation_texts(str(tmp_path / "e.jsonl")) == read.instructions
 
 
 def test_evaluation_texts_counts_rows_that_cannot_be_read(tmp_path):
@@ -214,17 +215,17 @@ def test_evaluation_texts_counts_rows_that_cannot_be_read(tmp_path):
         r"in 2 of the 3 rows of the evaluation set .*\(columns prompt; row 1: missing or empty instruction\); rows that"
     )
     with pytest.warns(UserWarning, match=told):
-        assert pipeline.evaluation_texts(str(path)) == ["Why?"]
+        assert contamination.evaluation_texts(str(path)) == ["Why?"]
     path.write_text('{"prompt": 3}\n{"prompt": 4}\n')
     with pytest.raises(SourceError, match=r"in 2 of the 2 rows .*row 0: instruction is not text\); name the column of"):
-        pipeline.evaluation_texts(str(path))
+        contamination.evaluation_texts(str(path))
 
 
 def test_mine_tells_repeats_of_evaluation_rows_by_their_input(tmp_path):
     rows = [{"instruction": "Translate.", "input": text, "output": f"It is {text} there."} for text in ("Hi", "Bye")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "e.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    texts = pipeline.evaluation_texts(str(tmp_path / "e.jsonl"))
+    texts = contamination.evaluation_texts(str(tmp_path / "e.jsonl"))
     mined = mine(tmp_path / "rows.jsonl", tmp_path / "out", fraction=1, exclude_contaminated=texts, progress=False)
     assert mined.selection.kept["input"][:] == ["Bye"]
     assert mined.selection.reasons == {"contaminated": 1}
@@ -233,7 +234,7 @@ def test_mine_tells_repeats_of_evaluation_rows_by_their_input(tmp_path):
 def test_evaluation_texts_refuses_unknown_columns(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"a": "b"}\n')
     with pytest.raises(SourceError, match=r"no instructions in the evaluation set .*\['a'\]"):
-        pipeline.evaluation_texts(str(tmp_path / "e.jsonl"))
+        contamination.evaluation_texts(str(tmp_path / "e.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,16 @@ from im_datasets import calibration, indicators, mine
 from im_datasets.calibration import Run
 from im_datasets.cli.main import app
 from im_datasets.cli.printing import summarise
-from im_datasets.hub.manifest import MANIFEST, Config, Manifest, Published
+from im_datasets.hub.manifest import Manifest
 from im_datasets.indicators import IFD, Perplexity, Reward, UniEval
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE
-from im_datasets.metric_modules import module_names
+from im_datasets.indicators.metric import module_names
+from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.models.inference import _keys
-from im_datasets.report.result_folder import CARD, DROPPED, KEPT, RECORD, REPORT
+from im_datasets.report.configs import MANIFEST, Config, Published
+from im_datasets.report.result_folder import CARD, DROPPED, KEPT, REPORT
 from im_datasets.rules.instruct_mining import ENTRY_POINTS
 from im_datasets.rules.linear import LinearRule
-from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.scoring.record import RECORD, IndicatorRecord, ScoringRecord
 
 SNAPSHOT = Path(__file__).parent / "golden" / "public_contract.json"
 PACKAGES = [im_datasets, indicators, calibration]

@@ -15,7 +15,7 @@ from tiny_unieval import save_unieval
 from im_datasets import InstructMining, LinearRule, ScoringRecord
 from im_datasets.indicators import KNNDistance, Length, Reward, UniEval
 from im_datasets.models import inference as engine
-from im_datasets.models.batching import metering
+from im_datasets.models.meter import metering
 from im_datasets.scoring.score import score
 
 TOPICS = ["tea", "rain", "chess", "bread", "rivers", "clocks", "bees", "salt", "kites", "tea"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from im_datasets.indicators import KNNDistance
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.score import descriptive_indicators
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.hub import rescoring
-from im_datasets.hub.rescoring import NotRescorable, rebuild, rescore
+from im_datasets.hub.rescoring import rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
+from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import current_store, using_store
 from im_datasets.scoring.record import IndicatorRecord

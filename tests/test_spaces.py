@@ -16,7 +16,7 @@ import im_datasets
 from im_datasets.cli.main import app
 from im_datasets.common.errors import HubError, ModuleNameError
 from im_datasets.hub.spaces import make_space, push_modules
-from im_datasets.metric_modules import module_names, module_path
+from im_datasets.indicators.metric import module_names, module_path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = (ROOT / ".ci/constraints.txt").read_text()

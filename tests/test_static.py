@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from im_datasets.common.errors import ModelError, OutputError
 from im_datasets.models import embedder as embedding
 from im_datasets.models import static_embedder as static
-from im_datasets.models.batching import metering
 from im_datasets.models.embedder import Embedder
+from im_datasets.models.meter import metering
 from im_datasets.models.static_embedder import StaticEncoder, is_static, load_static, static_folder
 
 WORDS = ["[PAD]", "[UNK]", "a", "fruit", "name", "apple", "an", "is"]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from im_datasets import mine, stepwise, verify
+from im_datasets import mine, pipeline, verify
 from im_datasets.common.errors import OutputError, SelectionError
 from im_datasets.models.embedder import Embedder
+from im_datasets.pipeline import score_files, select_files
 from im_datasets.scoring import scored_files
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.scoring.scored_files import read_scored
-from im_datasets.stepwise import score_files, select_files
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_score_files_writes_shards_and_a_record(scored, data):
 
 
 def test_score_files_again_repeats_nothing(scored, data, monkeypatch):
-    monkeypatch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored again"))
     again = score_files(data, scored.path, progress=False)
     assert again.repeated
     assert again.record == scored.record
@@ -92,7 +92,7 @@ def test_select_files_tells_both_commands_as_one_that_a_shell_runs(data, tmp_pat
 def test_select_files_tells_no_command_that_repeats_only_half(scored, tmp_path, monkeypatch, commands):
     given = read_scored(scored.path)
     monkeypatch.setattr(
-        stepwise, "read_scored", lambda _: replace(given, record=replace(given.record, command=commands[0]))
+        pipeline, "read_scored", lambda _: replace(given, record=replace(given.record, command=commands[0]))
     )
     selected = select_files(scored.path, tmp_path / "selected", top_k=3, command=commands[1], progress=False)
     assert selected.record.command is None
@@ -108,7 +108,7 @@ def _of_embedder(record, model, revision):
 def test_select_files_by_an_embedder_that_is_not_here_asks_for_it(scored, tmp_path, monkeypatch):
     given = read_scored(scored.path)
     foreign = replace(given, record=_of_embedder(given.record, "/models/mine", "sha256:1"))
-    monkeypatch.setattr(stepwise, "read_scored", lambda _: foreign)
+    monkeypatch.setattr(pipeline, "read_scored", lambda _: foreign)
     message = r"that of Similarity cannot be had here: its model '/models/mine' .*; select in Python with select\("
     with pytest.raises(SelectionError, match=message):
         select_files(scored.path, tmp_path / "selected", top_k=3, near_duplicates=0.99, progress=False)
@@ -117,9 +117,9 @@ def test_select_files_by_an_embedder_that_is_not_here_asks_for_it(scored, tmp_pa
 
 def test_select_files_compares_by_the_embedder_of_the_record(scored):
     commit = "0123456789" * 4
-    assert stepwise._embedder(_of_embedder(scored.record, "a/b", commit)) == Embedder(model="a/b", revision=commit)
-    assert stepwise._embedder(scored.record) == Embedder()
-    assert stepwise._embedder(replace(scored.record, indicators=[])) == Embedder()
+    assert pipeline._embedder(_of_embedder(scored.record, "a/b", commit)) == Embedder(model="a/b", revision=commit)
+    assert pipeline._embedder(scored.record) == Embedder()
+    assert pipeline._embedder(replace(scored.record, indicators=[])) == Embedder()
 
 
 def test_score_files_into_one_file(data, tmp_path):
@@ -156,7 +156,7 @@ def test_score_files_says_that_a_result_is_damaged_and_replaces_it_when_asked(
     rows = out / "data-00001-of-00002.parquet" if out.is_dir() else out
     spoil(rows, scored_files.record_path(out))
     with monkeypatch.context() as patch:
-        patch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored"))
+        patch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored"))
         with pytest.raises(OutputError, match=f"holds {told}.*; pass --overwrite"):
             _score(data, out)
     assert not _score(data, out, overwrite=True).repeated
@@ -164,7 +164,7 @@ def test_score_files_says_that_a_result_is_damaged_and_replaces_it_when_asked(
 
 
 def test_score_files_never_replaces_what_it_did_not_write(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(stepwise, "score", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored"))
     own, folder = tmp_path / "rows.parquet", tmp_path / "rows"
     folder.mkdir()
     Dataset.from_json(str(data)).to_parquet(own)
@@ -187,7 +187,7 @@ def test_score_files_never_replaces_what_it_did_not_write(data, tmp_path, monkey
 
 
 def test_score_files_finds_out_where_it_cannot_write_before_it_reads(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(stepwise, "read_source", lambda *_: pytest.fail("read the data"))
+    monkeypatch.setattr(pipeline, "read_source", lambda *_: pytest.fail("read the data"))
     (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "one.record.json").mkdir()
     (tmp_path / "file").write_text("")

@@ -9,16 +9,15 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from im_datasets.common.errors import OutputError
+from im_datasets.common.storage import write_text
 from im_datasets.report import templates
+from im_datasets.report.formatting import format_number, one_line
 from im_datasets.report.templates import (
     code_block,
     escape_markdown,
-    format_number,
     html_environment,
     markdown_environment,
-    one_line,
     template_path,
-    write_text,
 )
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])

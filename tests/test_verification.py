@@ -22,9 +22,9 @@ from im_datasets import mine, push_selected, verify
 from im_datasets.cli.main import app
 from im_datasets.common.errors import HubError
 from im_datasets.hub import rescoring
-from im_datasets.hub.rescoring import NotRescorable, rebuild
-from im_datasets.hub.verify import FAILED, NOT_CHECKED, PASSED
+from im_datasets.hub.checks import FAILED, NOT_CHECKED, PASSED
 from im_datasets.indicators import FunctionIndicator
+from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.report.templates import as_code
 from im_datasets.rules.linear import LinearRule, Term
 from im_datasets.scoring.record import IndicatorRecord

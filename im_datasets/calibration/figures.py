@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from im_datasets.report.figures import COLOURS, as_png
+from im_datasets.report.plot_style import COLOURS, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

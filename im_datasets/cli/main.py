@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from im_datasets.calibration.experiments_cli import compare, search_size
-from im_datasets.cli.calibrate import calibrate
+from im_datasets.cli.calibrate import calibrate, compare, search_size
 from im_datasets.common.errors import ImDatasetsError, SelectionError
 
 if TYPE_CHECKING:
@@ -233,8 +232,8 @@ def score(
 ) -> None:
     """Score a dataset and write all its rows with their scores; select chooses from them."""
     from im_datasets.data.columns import Columns
+    from im_datasets.pipeline import score_files
     from im_datasets.scoring.engines.choose import choose_engine
-    from im_datasets.stepwise import score_files
 
     models = {"Reward": reward_model, "UniEval": unieval_model, "Perplexity": perplexity_model, "IFD": ifd_model}
     with _told_when_interrupted():
@@ -290,7 +289,7 @@ def select(
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and show no progress.")] = False,
 ) -> None:
     """Keep the best of rows that score has scored, and write data, card, record and report."""
-    from im_datasets.stepwise import select_files
+    from im_datasets.pipeline import select_files
 
     mined = select_files(
         scored,
@@ -470,7 +469,7 @@ def main() -> None:
 
 def _fail(message: str, status: int) -> NoReturn:
     """End with one line that no control character of a file name or a row can change."""
-    from im_datasets.report.templates import one_line
+    from im_datasets.report.formatting import one_line
 
     typer.echo(f"im-datasets: error: {one_line(message, limit=2000)}", err=True)
     sys.exit(status)
@@ -526,7 +525,7 @@ def _indicators(
 
 
 def _check_run(device: str | None, dtype: str | None) -> None:
-    from im_datasets.models.hub_models import choose_device, choose_dtype
+    from im_datasets.models.devices import choose_device, choose_dtype
 
     choose_dtype(dtype, choose_device(device))
 
@@ -561,7 +560,7 @@ def _embedding(rule: str, model: str, device: str | None = None) -> "list[Indica
 
 def _evaluation_texts(data: str | None) -> list[str] | None:
     """The instructions of an evaluation set; None where none is named."""
-    from im_datasets.pipeline import evaluation_texts
+    from im_datasets.selection.contamination import evaluation_texts
 
     _tell_warnings()
     return None if data is None else evaluation_texts(data)
@@ -571,7 +570,7 @@ def _tell_warnings() -> None:
     """Show warnings as one line each, without the place in the code."""
     import warnings
 
-    from im_datasets.report.templates import one_line
+    from im_datasets.report.formatting import one_line
 
     warnings.showwarning = lambda told, *_, **__: typer.echo(f"im-datasets: warning: {one_line(told, 500)}", err=True)
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from im_datasets.data.arrow import read_column
 from im_datasets.data.columns import Columns
 from im_datasets.pipeline import Mined
+from im_datasets.report.formatting import one_line, show_controls
 from im_datasets.report.statistics import told_shortfall
-from im_datasets.report.templates import one_line, show_controls
 from im_datasets.selection.select import RANK
-from im_datasets.selection.walk import read_column
 
 if TYPE_CHECKING:
     from im_datasets.hub.push import Pushed

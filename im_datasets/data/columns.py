@@ -1,31 +1,25 @@
 """Any raw layout → instruction and response.
 
 Which columns to read is decided from their names alone, so that a batch of any size gives the same rows; what a
-value looks like is met row by row in ``turns``. Where names allow two readings, the user is asked.
+value looks like is met row by row in ``conversations``. Where names allow two readings, the user is asked.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, Self
 
 from im_datasets.common.errors import ColumnsError
 from im_datasets.data.conversations import Reason as Reason
 from im_datasets.data.conversations import (
-    Spoken,
     Turn,
     UnscorableRow,
-    as_text,
-    is_media_reference,
-    is_no_input,
-    pair_at,
-    question_at,
     read_conversation,
     read_history,
     read_list,
     read_text_or_turns,
 )
 from im_datasets.data.layouts import NAMES, find_fields, is_message_tree
+from im_datasets.data.pairs import Pairs, Spoken, is_media_reference, is_no_input, pair_at, question_at
 
 INPUT_JOIN = "\n\n"
 """Between instruction and input: the blank line of the Alpaca template, without its headings."""
@@ -35,42 +29,6 @@ TURN = "im_turn"
 
 SOURCE_ROW = "im_source_row"
 """Column of `expand_turns` and `threads`: the row of the dataset that this row was made from."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Instruction-response pairs of a batch, one per row.
-
-    Attributes:
-        contexts: What each response answers, as (role, text) turns, shape (n,); empty where there is a reason.
-        responses: Shape (n,); empty where there is a reason.
-        reasons: Shape (n,); a `Reason` as text, or an empty string for a row that can be scored.
-    """
-
-    contexts: list[Spoken]
-    responses: list[str]
-    reasons: list[str]
-
-    @classmethod
-    def of(cls, instructions: Sequence[str], responses: Sequence[str]) -> Self:
-        """Pairs of one user turn and its response each, all of them scorable."""
-        contexts: list[Spoken] = [(("user", text),) for text in instructions]
-        return cls(contexts, list(responses), [""] * len(contexts))
-
-    @cached_property
-    def instructions(self) -> list[str]:
-        """Each context as one text, shape (n,)."""
-        return [as_text(context) for context in self.contexts]
-
-    def scorable(self) -> tuple[list[int], Self]:
-        """The rows without a reason, and their pairs."""
-        rows = [row for row, reason in enumerate(self.reasons) if not reason]
-        if len(rows) == len(self):
-            return rows, self
-        return rows, type(self)([self.contexts[r] for r in rows], [self.responses[r] for r in rows], [""] * len(rows))
-
-    def __len__(self) -> int:
-        return len(self.reasons)
 
 
 @dataclass(frozen=True)

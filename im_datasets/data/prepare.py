@@ -14,8 +14,9 @@ from datasets.exceptions import DatasetGenerationError
 
 from im_datasets.common.errors import ColumnsError
 from im_datasets.data.columns import SOURCE_ROW, TURN, Columns
-from im_datasets.data.conversations import ROLES, answer_places
+from im_datasets.data.conversations import ROLES
 from im_datasets.data.layouts import is_message_tree
+from im_datasets.data.pairs import answer_places
 
 THREAD_FEATURES = Features(
     {

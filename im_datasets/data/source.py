@@ -13,7 +13,13 @@ from random import Random
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError
@@ -247,3 +253,30 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         datasets.logging.set_verbosity(level)
+
+
+def read_source(
+    data: str | Path | Dataset,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    streaming: bool,
+    limit: int | None,
+) -> Source:
+    """The rows and where they come from; arguments as of ``mine``.
+
+    Raises:
+        SourceError: The data cannot be found or read.
+    """
+    if not isinstance(data, Dataset):
+        return load_source(
+            str(data),
+            config=config,
+            split=split,
+            revision=revision,
+            streaming=streaming,
+            limit=limit,
+        )
+    rows = data if limit is None else data.select(range(min(limit, len(data))))
+    info = {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows), "limit": limit, "seed": None}
+    return Source(rows, info)

@@ -9,13 +9,12 @@ import numpy as np
 from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
 
 from im_datasets.common.errors import HubError
-from im_datasets.data.arrow import laid_out
+from im_datasets.data.arrow import laid_out, read_column
 from im_datasets.data.columns import SOURCE_ROW, TURN
-from im_datasets.hub.manifest import Config, Published
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE
+from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
+from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, Selection
-from im_datasets.selection.walk import read_column
 
 IS_KEPT = "im_kept"
 """Column of the config ``scores``: whether the row is among the kept ones."""
@@ -164,7 +163,7 @@ def _write_config(parts: Parts, name: str, rows: Dataset, shard_bytes: int) -> N
 
 
 def _with_its_media(rows: Dataset) -> Dataset:
-    """Rows whose images and sounds are inside, not paths of this machine."""
+    """RowNumbers whose images and sounds are inside, not paths of this machine."""
     from datasets.features.features import require_storage_embed
     from datasets.table import embed_table_storage
 

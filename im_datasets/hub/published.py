@@ -12,11 +12,12 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from im_datasets.common.errors import HubError, OutputError
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
-from im_datasets.hub.manifest import MANIFEST, Manifest
+from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.report.card import CARD, STANDALONE
-from im_datasets.report.result_folder import RECORD, describe_settings, load_result
-from im_datasets.scoring.record import ScoringRecord
+from im_datasets.report.configs import MANIFEST
+from im_datasets.report.result_folder import describe_settings, load_result
+from im_datasets.scoring.record import RECORD, ScoringRecord
 from im_datasets.selection.select import DUPLICATE_OF, REASON, Selection
 
 ATTEMPTS = 3

@@ -1,4 +1,4 @@
-"""Selection → one commit, or one pull request, in a dataset repository; the only module that writes to the Hub.
+"""Selection → one commit, or one pull request, in a dataset repository.
 
 A push reads what is there, works out what has to change, and sends all of it as one commit on top of what it
 read. When the repository has moved meanwhile it reads again and merges anew; what somebody else changed of the
@@ -6,17 +6,14 @@ files it would write, it leaves alone and says so. Tokens are those of `huggingf
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from difflib import unified_diff
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from im_datasets.common.errors import ConflictError, HubError
+from im_datasets.common.errors import HubError
 from im_datasets.common.version import __version__
-from im_datasets.data.columns import Columns
-from im_datasets.hub.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.hub.client import (
     ATTEMPTS,
     client_errors,
@@ -27,49 +24,21 @@ from im_datasets.hub.client import (
     try_again,
     wait_before_retry,
 )
-from im_datasets.hub.manifest import MANIFEST, Manifest, Published, without_paths
-from im_datasets.hub.parquet_configs import Parts, write_parts
+from im_datasets.hub.parquet_configs import write_parts
+from im_datasets.hub.plan import Change, Plan, Publication, change_of
+from im_datasets.hub.repository import Snapshot, Target
 from im_datasets.hub.secret_scan import Finding, find_secrets
-from im_datasets.hub.terms import Stated, fill_facts, source_states
-from im_datasets.report.card import (
-    CARD,
-    CONFIGS,
-    STANDALONE,
-    Card,
-    CardFacts,
-    as_codes,
-    block_digests,
-    missing_facts,
-    render_card,
-    write_figures,
-)
-from im_datasets.report.card_facts import check_language, check_licence
-from im_datasets.report.page import write_report
-from im_datasets.report.result_folder import REPORT, describe_selection
-from im_datasets.scoring.record import ScoringRecord
+from im_datasets.report.card_facts import CardFacts, as_codes, check_language, check_licence
+from im_datasets.report.result_folder import REPORT
+from im_datasets.scoring.record import ScoringRecord, without_paths
 from im_datasets.selection.select import Selection
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import CommitInfo
 
 
 class SecretsWarning(UserWarning):
     """Rows that look as if they held a secret are about to be made public."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a push does to one file.
-
-    Attributes:
-        path: In the repository.
-        action: ``add``, ``update``, ``delete`` or ``keep``.
-        size: In bytes, after the push; 0 when deleted.
-    """
-
-    path: str
-    action: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -192,7 +161,7 @@ def push_selected(
         raise HubError("the report tells how the scores came about, and no record does; pass record=, or no report")
     selection = replace(selection, record=None if known is None else without_paths(known))
     with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
-        target = _Target.of(repo_id, private=private, create_pr=create_pr, revision=revision or "main")
+        target = Target.of(repo_id, private=private, create_pr=create_pr, revision=revision or "main")
         if collection:
             with explained(f"collection {collection}"):
                 try_again(lambda: target.api.get_collection(collection), collection)
@@ -200,7 +169,7 @@ def push_selected(
         parts = write_parts(selection, Path(folder), columns=columns, **options)
         branch = None if target.revision == "main" else target.revision
         facts = replace(given, repo_id=target.repo_id, revision=branch)
-        publication = _Publication(selection, parts, columns, facts, card, overwrite)
+        publication = Publication(selection, parts, columns, facts, card, overwrite)
         publication.add_files(report=report)
         push = _Push(target, publication, message or f"{len(selection.kept):,} rows selected by im-datasets")
         pushed = push.plan_only() if dry_run else push.run()
@@ -209,7 +178,7 @@ def push_selected(
     return pushed
 
 
-def _add_to_collection(target: "_Target", collection: str, pushed: Pushed) -> None:
+def _add_to_collection(target: "Target", collection: str, pushed: Pushed) -> None:
     """Add the dataset to a collection.
 
     Raises:
@@ -228,317 +197,12 @@ def _add_to_collection(target: "_Target", collection: str, pushed: Pushed) -> No
         ) from None
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """A branch as it was at one moment.
-
-    Attributes:
-        sha: Its commit; None where the repository is not there.
-        private: Whether the repository is private; None where it is not there.
-        oids: Path → sha256 of a big file, git's sha1 of a small one.
-        card: ``README.md``; None where there is none.
-        manifest: What was last pushed; None where nothing was.
-        standalone: ``.huggingface.yaml``; None where there is none.
-        has_branch: Whether the branch is there; else this is ``main``, from which it will be made.
-    """
-
-    sha: str | None = None
-    private: bool | None = None
-    oids: Mapping[str, str] = field(default_factory=dict)
-    card: str | None = None
-    manifest: Manifest | None = None
-    standalone: str | None = None
-    has_branch: bool = True
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where a push goes."""
-
-    api: "HfApi"
-    repo_id: str
-    private: bool | None
-    create_pr: bool
-    revision: str
-
-    @classmethod
-    def of(cls, repo_id: str, **settings: Any) -> "_Target":
-        from huggingface_hub import HfApi, constants
-        from huggingface_hub.utils._validators import validate_repo_id
-
-        if constants.HF_HUB_OFFLINE:
-            raise HubError("HF_HUB_OFFLINE is set, so the Hub may not be asked; unset it to push")
-        api = HfApi(library_name="im-datasets", library_version=__version__)
-        if "/" not in repo_id:
-            repo_id = f"{try_again(api.whoami, repo_id)['name']}/{repo_id}"
-        validate_repo_id(repo_id)
-        return cls(api, repo_id, **settings)
-
-    def read(self) -> _Snapshot:
-        """What is there now."""
-        return try_again(self._read, self.repo_id)
-
-    def _read(self) -> _Snapshot:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-        has_branch = True
-        try:
-            info = self.api.dataset_info(self.repo_id, revision=self.revision)
-        except GatedRepoError:
-            raise
-        except RepositoryNotFoundError:
-            return _Snapshot()
-        except RevisionNotFoundError:
-            if self.revision.startswith("refs/"):
-                raise
-            info, has_branch = self.api.dataset_info(self.repo_id, revision="main"), False
-        oids = self.oids_at(str(info.sha))
-        manifest = self.text(MANIFEST, info.sha) if MANIFEST in oids else None
-        return _Snapshot(
-            sha=info.sha,
-            private=info.private,
-            oids=oids,
-            card=self.text(CARD, info.sha) if CARD in oids else None,
-            manifest=_read_manifest(manifest),
-            standalone=self.text(STANDALONE, info.sha) if STANDALONE in oids else None,
-            has_branch=has_branch,
-        )
-
-    def oids_at(self, revision: str) -> dict[str, str]:
-        """Path → digest of every file."""
-        from huggingface_hub.hf_api import RepoFile
-
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type="dataset")
-        files = [entry for entry in entries if isinstance(entry, RepoFile)]
-        return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
-
-    def text(self, path: str, revision: str | None) -> str:
-        """A file's text."""
-        local = self.api.hf_hub_download(self.repo_id, path, repo_type="dataset", revision=revision)
-        return Path(local).read_bytes().decode("utf-8", errors="surrogateescape")
-
-    def create(self) -> None:
-        """Make the repository."""
-        try_again(
-            lambda: self.api.create_repo(self.repo_id, repo_type="dataset", private=self.private, exist_ok=True),
-            self.repo_id,
-        )
-
-    def make_branch(self, sha: str | None) -> None:
-        """Make the branch at a commit."""
-        try_again(
-            lambda: self.api.create_branch(
-                self.repo_id, branch=self.revision, revision=sha, repo_type="dataset", exist_ok=True
-            ),
-            self.repo_id,
-        )
-
-
-def _read_manifest(text: str | None) -> Manifest | None:
-    """What was last pushed; None where that file is not ours, which is found out when it would be replaced."""
-    try:
-        return None if text is None else Manifest.from_json(text)
-    except HubError:
-        return None
-
-
-@dataclass
-class _Publication:
-    """The files of a selection, all but those that depend on what is in the repository."""
-
-    selection: Selection
-    parts: Parts
-    columns: str
-    facts: CardFacts
-    card: str | None
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        self.source = source_states(self.selection.record)
-
-    def add_files(self, *, report: bool) -> None:
-        """Put figures, and a report of the record without paths, beside the shards."""
-        folder, record = self.parts.folder, self.selection.record
-        paths = write_figures(self.selection, folder)
-        if report and record:
-            write_report(self.selection, record, Columns(**record.columns["fields"]), folder / REPORT)
-            paths.append(REPORT)
-        for path in paths:
-            self.parts.files[path] = Published.of_file(folder / path)
-
-    def files_for(self, snapshot: _Snapshot) -> dict[str, Path | bytes]:
-        """Path → content of every file, the card merged into the one that is there.
-
-        Raises:
-            HubError: Licence or language were not given, and no card states them.
-            ConflictError: The card that is there cannot be merged with.
-        """
-        nearest = [Stated.of(text) for text in (snapshot.card, self.card) if text]
-        facts = fill_facts(self.facts, nearest, self.source)
-        if hints := missing_facts(facts.license, facts.language):
-            raise HubError("; ".join(hints) + ". Where nobody knows, 'unknown' is a licence and 'und' a language")
-        check_licence(str(facts.license))
-        record, parts = self.selection.record, self.parts
-        is_original = self.columns == "original"
-        digests = {path: file.sha256 for path, file in parts.files.items()}
-        options = {"configs": parts.configs, "infos": parts.infos, "digests": digests, "original": is_original}
-        fresh = render_card(self.selection, record, facts, **options)  # type: ignore[arg-type]
-        manifest = Manifest(
-            package_version=__version__,
-            repo_id=str(facts.repo_id),
-            selection=describe_selection(self.selection),
-            record=record,
-            columns=self.columns,
-            configs=parts.configs,
-            files=dict(sorted(parts.files.items())),
-            card={"facts": asdict(facts), "blocks": block_digests(fresh.blocks), "metadata": fresh.metadata},
-        )
-        texts = {CARD: self._merged(fresh, snapshot), MANIFEST: manifest.to_json()}
-        encoded = {path: text.encode("utf-8", errors="surrogateescape") for path, text in texts.items()}
-        return {**{path: parts.folder / path for path in parts.files}, **encoded}
-
-    def _merged(self, fresh: Card, snapshot: _Snapshot) -> str:
-        """The card in what people wrote: around the one that is there, else around the one that was given."""
-        if snapshot.card is None:
-            return merge_card(self.card or "", fresh, configs=list(CONFIGS), overwrite=True)
-        last = snapshot.manifest
-        known: dict[str, Any] = (
-            {
-                "published": last.card.get("blocks"),
-                "claimed": last.card.get("metadata"),
-                "configs": list(last.configs),
-            }
-            if last
-            else {}
-        )
-        return merge_card(snapshot.card, fresh, **known, overwrite=self.overwrite)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What has to be done to a snapshot."""
-
-    snapshot: _Snapshot
-    contents: dict[str, Path | bytes]
-    local: dict[str, Published]
-    changes: list[Change]
-
-    @classmethod
-    def of(cls, publication: _Publication, snapshot: _Snapshot) -> "_Plan":
-        """Compare what should be there with what is.
-
-        Raises:
-            ConflictError: A file that would be replaced or deleted is not as im-datasets left it.
-        """
-        contents = publication.files_for(snapshot)
-        known = publication.parts.files
-        local = {path: known.get(path) or _describe(content) for path, content in contents.items()}
-        changes = [_change(path, file, snapshot.oids) for path, file in local.items()]
-        old = snapshot.manifest.files if snapshot.manifest else {}
-        gone = [path for path in old if path in snapshot.oids and path not in contents]
-        changes += [Change(path, "delete", 0) for path in gone]
-        plan = cls(snapshot, contents, local, changes)
-        plan.check_standalone()
-        if not publication.overwrite:
-            plan.check_foreign()
-            plan.check_hidden()
-        return plan
-
-    @property
-    def writes(self) -> list[Change]:
-        """The changes that do something."""
-        return [change for change in self.changes if change.action != "keep"]
-
-    def check_foreign(self) -> None:
-        """Refuse to replace what somebody else wrote."""
-        ours = self.snapshot.manifest.files if self.snapshot.manifest else {}
-        foreign = [
-            change.path
-            for change in self.writes
-            if change.action in {"update", "delete"}
-            and not (change.path == CARD or (change.path == MANIFEST and self.snapshot.manifest))
-            and not self._is_as_pushed(change.path, ours.get(change.path))
-        ]
-        if foreign:
-            raise ConflictError(
-                f"{', '.join(foreign)} in the repository is not as im-datasets left it; push to another repository or "
-                "branch, or pass overwrite=True (--overwrite) to replace it"
-            )
-
-    def check_standalone(self) -> None:
-        """Refuse where another file overrules the card, so that load_dataset would not give the selection."""
-        fields = read_front_matter(self.snapshot.standalone or "", f"{STANDALONE} of the repository")
-        if names := [name for name in ("configs", "dataset_info") if name in fields]:
-            raise ConflictError(
-                f"{STANDALONE} in the repository has {' and '.join(names)}, which datasets reads instead of the "
-                "card's; take them out of that file, or push to another repository"
-            )
-
-    def check_hidden(self) -> None:
-        """Refuse to name configs where there were none, and so to take other data files from sight."""
-        front = read_front_matter(split_card(self.snapshot.card or "")[0])
-        if self.snapshot.manifest or front.get("configs"):
-            return
-        if hidden := [path for path in self.snapshot.oids if path not in self.contents and _is_loaded(path)]:
-            raise ConflictError(
-                f"the repository holds {hidden[0]}, which load_dataset gives now and would not after the push; push "
-                "elsewhere, name that file in configs of its README.md, or pass overwrite=True (--overwrite)"
-            )
-
-    def _is_as_pushed(self, path: str, pushed: Published | None) -> bool:
-        return pushed is not None and self.snapshot.oids[path] in (pushed.sha256, pushed.git_sha1)
-
-    def check_untouched(self, before: _Snapshot) -> None:
-        """Refuse when the files to be written changed while this push was under way."""
-        paths = [change.path for change in self.writes if change.path != CARD]
-        touched = [path for path in paths if before.oids.get(path) != self.snapshot.oids.get(path)]
-        if touched:
-            raise ConflictError(
-                f"somebody else changed {', '.join(touched)} while this push was under way (commit "
-                f"{self.snapshot.sha}); look at it, then push again"
-            )
-
-    def card_diff(self) -> str:
-        """How the card changes."""
-        content = self.contents[CARD]
-        assert isinstance(content, bytes)  # noqa: S101 - the card is a text
-        new, old = content.decode("utf-8", "replace"), self.snapshot.card or ""
-        sides = (old.splitlines(keepends=True), new.splitlines(keepends=True))
-        return "".join(unified_diff(*sides, "README.md (there)", "README.md (pushed)"))
-
-
-def _is_loaded(path: str) -> bool:
-    """Whether load_dataset would take a file for data where nothing names configs.
-
-    Notes are no data, though `datasets` knows a format that is made of them: it needs a ``task.toml`` for that.
-    """
-    from datasets.data_files import FILES_TO_IGNORE
-    from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
-
-    *folders, name = PurePosixPath(path).parts
-    if name in FILES_TO_IGNORE or any(part.startswith((".", "__")) for part in (*folders, name)):
-        return False
-    known = {suffix.lower() for suffix in _ALL_ALLOWED_EXTENSIONS} - {".md", ".toml"}
-    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
-    return name == "task.toml" or bool(known.intersection(suffixes))
-
-
-def _describe(content: Path | bytes) -> Published:
-    return Published.of(content) if isinstance(content, bytes) else Published.of_file(content)
-
-
-def _change(path: str, local: Published, oids: Mapping[str, str]) -> Change:
-    there = oids.get(path)
-    action = "add" if there is None else "keep" if there in (local.sha256, local.git_sha1) else "update"
-    return Change(path, action, local.size)
-
-
 @dataclass
 class _Push:
     """One push, from reading the repository to the commit."""
 
-    target: _Target
-    publication: _Publication
+    target: Target
+    publication: Publication
     message: str
 
     def plan_only(self) -> Pushed:
@@ -550,8 +214,8 @@ class _Push:
 
     def run(self) -> Pushed:
         """Do it, reading and merging anew as often as needed."""
-        before: _Snapshot | None = None
-        sent: _Plan | None = None
+        before: Snapshot | None = None
+        sent: Plan | None = None
         secrets: list[Finding] = []
         new_branch = False
         for attempt in range(1, ATTEMPTS + 1):
@@ -584,16 +248,16 @@ class _Push:
                 return self._pushed(plan, *there, secrets=secrets, written=written, new_branch=new_branch)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    def _plan(self) -> _Plan:
+    def _plan(self) -> Plan:
         snapshot = self.target.read()
         if snapshot.private is False and self.target.private:
             raise HubError(
                 f"{self.target.repo_id} is there and public, so private=True (--private) would not make it private; "
                 "change its visibility in its settings, or push to another repository"
             )
-        return _Plan.of(self.publication, snapshot)
+        return Plan.of(self.publication, snapshot)
 
-    def _warn_of_secrets(self, plan: _Plan) -> list[Finding]:
+    def _warn_of_secrets(self, plan: Plan) -> list[Finding]:
         """Look through what will be public; a report shows rows of both sides."""
         is_private = self.target.private if plan.snapshot.private is None else plan.snapshot.private
         if is_private:
@@ -608,7 +272,7 @@ class _Push:
             )
         return found
 
-    def _commit(self, plan: _Plan) -> tuple["CommitInfo", bool]:
+    def _commit(self, plan: Plan) -> tuple["CommitInfo", bool]:
         """The commit, and whether it is ours: the client sends none where all files are there by now."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -637,11 +301,11 @@ class _Push:
         # Set by the client on what it sent; where a later client has no such mark, the commit counts as ours.
         return info, any(getattr(operation, "_is_committed", True) for operation in adds)
 
-    def _pull_request_with(self, plan: _Plan) -> tuple[str, str] | None:
+    def _pull_request_with(self, plan: Plan) -> tuple[str, str] | None:
         """Commit and address of an open pull request that already holds this very selection."""
         return try_again(lambda: self._find_pull_request(plan), self.target.repo_id)
 
-    def _find_pull_request(self, plan: _Plan) -> tuple[str, str] | None:
+    def _find_pull_request(self, plan: Plan) -> tuple[str, str] | None:
         api, repo_id = self.target.api, self.target.repo_id
         for request in api.get_repo_discussions(
             repo_id, repo_type="dataset", discussion_type="pull_request", discussion_status="open"
@@ -649,7 +313,7 @@ class _Push:
             if request.title != self.message:
                 continue
             oids = self.target.oids_at(f"refs/pr/{request.num}")
-            same = all(_change(path, file, oids).action == "keep" for path, file in plan.local.items())
+            same = all(change_of(path, file, oids).action == "keep" for path, file in plan.local.items())
             if same and not any(change.path in oids for change in plan.changes if change.action == "delete"):
                 sha = api.dataset_info(repo_id, revision=f"refs/pr/{request.num}").sha
                 return str(sha), request.url
@@ -657,7 +321,7 @@ class _Push:
 
     def _pushed(
         self,
-        plan: _Plan,
+        plan: Plan,
         commit: str | None,
         pull_request: str | None,
         *,

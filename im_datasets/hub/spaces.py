@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from im_datasets.common.errors import ConflictError, HubError, ModuleNameError
 from im_datasets.common.version import __version__
 from im_datasets.hub.client import client_errors, explain, explained, is_worth_retrying, try_again, wait_before_retry
-from im_datasets.hub.manifest import Published
 from im_datasets.hub.secret_scan import looks_like
-from im_datasets.metric_modules import module_names, module_path
+from im_datasets.indicators.metric import module_names, module_path
+from im_datasets.report.configs import Published
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

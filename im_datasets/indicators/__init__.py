@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from im_datasets.indicators.base import COLUMNS, Column, Indicator
+    from im_datasets.indicators.base import Indicator
     from im_datasets.indicators.function import FunctionIndicator
     from im_datasets.indicators.knn.indicator import KNNDistance
     from im_datasets.indicators.length import Length
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from im_datasets.indicators.mtld import MTLD
     from im_datasets.indicators.quality import Quality
     from im_datasets.indicators.reward.indicator import Reward
+    from im_datasets.indicators.score_columns import COLUMNS, Column
     from im_datasets.indicators.similarity import Similarity
     from im_datasets.indicators.unieval import UniEval
 
 _MODULES = {
-    "COLUMNS": "base",
-    "Column": "base",
+    "COLUMNS": "score_columns",
+    "Column": "score_columns",
     "FunctionIndicator": "function",
     "IFD": "likelihood.indicator",
     "Indicator": "base",

@@ -1,4 +1,4 @@
-"""What an indicator is, and the one table of the columns that indicators write.
+"""What an indicator is.
 
 An indicator is a frozen dataclass that holds settings and never a model. Calling it with a batch gives new
 columns only: one float per row, in row order, the same whatever the batch size; NaN where the row could not be
@@ -7,85 +7,20 @@ scored. README, dataset cards and metric modules take names, units, ranges and d
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from math import inf
-from re import fullmatch
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from im_datasets.data.columns import Columns, Pairs
-from im_datasets.models.hub_models import on_rank
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
+from im_datasets.models.devices import on_rank
 
 Batch = Mapping[str, Sequence[Any]]
-Direction = Literal["higher is better", "lower is better", "neither"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One written column: its name, what writes it, its unit, its range and which way is good."""
-
-    name: str
-    indicator: str
-    meaning: str
-    unit: str
-    low: float
-    high: float
-    direction: Direction
-
-
-class _Columns(dict[str, Column]):
-    """The table, in which ``im_knn_<k>`` stands for any k; listed is the sixth neighbour, the paper's."""
-
-    def __missing__(self, name: str) -> Column:
-        if name not in self:
-            raise KeyError(name)
-        meaning = f"distance to the nearest row number {name.removeprefix('im_knn_')}"
-        return replace(self["im_knn_6"], name=name, meaning=meaning)
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or (isinstance(name, str) and bool(fullmatch(r"im_knn_[1-9]\d*", name)))
-
-
-COLUMNS: dict[str, Column] = _Columns(
-    (column.name, column)
-    for column in (
-        Column("im_input_length", "Length", "length of the instruction", "tokens", 0, inf, "neither"),
-        Column("im_output_length", "Length", "length of the response", "tokens", 0, inf, "neither"),
-        Column("im_mtld", "MTLD", "lexical diversity of the response", "words", 0, inf, "higher is better"),
-        Column("im_similarity", "Similarity", "instruction to response", "cosine", -1, 1, "higher is better"),
-        Column("im_quality", "Quality", "a whole, matching answer", "logit", -inf, inf, "higher is better"),
-        Column("im_knn_6", "KNNDistance", "distance to the 6th nearest row", "distance", 0, inf, "neither"),
-        Column("im_perplexity", "Perplexity", "surprise of the response", "perplexity", 1, inf, "neither"),
-        Column("im_ifd", "IFD", "perplexity with over without the instruction", "ratio", 0, inf, "neither"),
-        Column("im_reward", "Reward", "a reward model's score", "logit", -inf, inf, "higher is better"),
-        Column("im_naturalness", "UniEval", "naturalness", "probability", 0, 1, "higher is better"),
-        Column("im_coherence", "UniEval", "coherence", "probability", 0, 1, "higher is better"),
-        Column("im_understandability", "UniEval", "understandability", "probability", 0, 1, "higher is better"),
-        Column("im_engagingness", "UniEval", "engagingness", "sum of probabilities", 0, inf, "higher is better"),
-        Column("im_groundedness", "UniEval", "groundedness", "probability", 0, 1, "higher is better"),
-        Column("im_log_loss", "LinearRule", "the rule's prediction", "log loss", -inf, inf, "lower is better"),
-    )
-)
-
-
-def describe_column(name: str) -> Column:
-    """What is known of a column: all of ours, of another indicator's only the name.
-
-    Example:
-        >>> describe_column("im_mtld").unit, describe_column("politeness").unit
-        ('words', 'value')
-    """
-    return (
-        COLUMNS[name] if name in COLUMNS else Column(name, "", "an indicator of its own", "value", -inf, inf, "neither")
-    )
 
 
 """Every column this package writes with a number in it. NaN = could not be scored."""
-
-UNSCORABLE = "im_unscorable"
-"""The column that says why a row could not be scored: a short reason, or an empty string."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from im_datasets.indicators.base import Indicator
-from im_datasets.models.hub_models import EMBEDDED, load_tokenizer
+from im_datasets.models.hub_models import EMBEDDED
+from im_datasets.models.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The base of the `evaluate` modules in ``metrics/``: rows in, per-row values, mean and count out.
 
 A module names its indicator, its words and its settings; all else stands here. The rows go through the
-indicator's batch function, so a module's values are those of ``Dataset.map``. Finding the shipped modules is
-left to ``metric_modules``.
+indicator's batch function, so a module's values are those of ``Dataset.map``. Also where the shipped modules lie, and
+loading one by its name.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Protocol
 import datasets
 import evaluate
 
-from im_datasets.common.errors import RuleError
+from im_datasets.common.errors import ModuleNameError
 from im_datasets.data.conversations import mark_half_pairs
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Batch, Column
-from im_datasets.rules.linear import LinearRule
+from im_datasets.indicators.base import Batch
+from im_datasets.indicators.score_columns import UNSCORABLE
 
 MEAN, UNSCORED = "mean_", "unscored_"
 """Before a column's name: the mean over its scored rows, and how many rows were not scored."""
@@ -206,59 +206,72 @@ def _as_string(name: str, place: int, row: Any) -> str:
     )
 
 
-def read_rule(rule: LinearRule | Mapping[str, Any] | str | Path) -> LinearRule:
-    """A rule from all that a user may have in hand.
+PREFIX = "im_"
 
-    Args:
-        rule: A LinearRule, a shipped rule's name, the path of a rule's JSON, the JSON itself, or what it holds.
+
+def modules_folder() -> Path:
+    """The folder of the modules, in an installed package or in a checkout.
 
     Raises:
-        RuleError: No such name or file, or not a rule.
+        ModuleNameError: The installation lacks it.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "metrics", here.parent / "metrics"):
+        if (folder / "im_length" / "im_length.py").is_file():
+            return folder
+    raise ModuleNameError(f"the evaluate modules are missing from {here / 'metrics'}; reinstall im-datasets")
+
+
+def module_names() -> list[str]:
+    """Names of the modules, sorted.
 
     Example:
-        >>> read_rule("v2").name
-        'v3'
+        >>> "im_mtld" in module_names()
+        True
     """
-    if isinstance(rule, LinearRule):
-        return rule
-    if isinstance(rule, Mapping):
-        return LinearRule.from_dict(rule)
-    if not str(rule).lstrip().startswith("{"):
-        return LinearRule.load(rule)
-    try:
-        return LinearRule.from_dict(json.loads(str(rule)))
-    except ValueError as error:
-        raise RuleError(f"the rule is not JSON: {error}") from error
+    return sorted(p.name for p in modules_folder().glob(f"{PREFIX}*") if (p / f"{p.name}.py").is_file())
 
 
-def output_table(columns: Iterable[str]) -> str:
-    """The table of a card's output values, from the one table of columns.
+def module_path(name: str) -> Path:
+    """The folder of a module, as ``evaluate.load`` takes it.
 
     Args:
-        columns: Names of columns.
+        name: A module's name, with or without ``im_``.
+
+    Raises:
+        ModuleNameError: No such module.
 
     Example:
-        >>> print(output_table(["im_mtld"]))
-        | key | value of a row | unit | range | good is |
-        |---|---|---|---|---|
-        | `im_mtld` | lexical diversity of the response | words | 0 to ∞ | higher is better |
+        >>> module_path("mtld").name
+        'im_mtld'
     """
-    lines = ["| key | value of a row | unit | range | good is |", "|---|---|---|---|---|"]
-    for name in columns:
-        column = COLUMNS[name]
-        lines.append(f"| `{name}` | {column.meaning} | {column.unit} | {span(column)} | {column.direction} |")
-    return "\n".join(lines)
+    full = PREFIX + name.removeprefix(PREFIX)
+    if full not in module_names():
+        raise ModuleNameError(f"no evaluate module {name!r}; known: {', '.join(module_names())}")
+    return modules_folder() / full
 
 
-def span(column: Column) -> str:
-    """A column's range for people.
+def metric(name: str, config_name: str | None = None, **options: Any) -> Any:
+    """Load a shipped module with `evaluate`, wherever this package is installed.
+
+    Args:
+        name: A module's name, with or without ``im_``.
+        config_name: As ``evaluate.load`` takes it; changes nothing.
+        options: Further options of ``evaluate.load`` (``keep_in_memory``, ``num_process``, …), and settings of the
+            module, which are then its defaults.
+
+    Returns:
+        The ``evaluate.EvaluationModule``.
+
+    Raises:
+        ModuleNameError: No such module.
+        TypeError: An option that neither `evaluate` nor the module knows.
 
     Example:
-        >>> span(COLUMNS["im_similarity"])
-        '−1 to 1'
+        >>> mtld = metric("mtld", keep_in_memory=True)
+        >>> mtld.compute(predictions=["To be, or not to be, said he."])["im_mtld"]
+        [8.48]
     """
-    return f"{_bound(column.low)} to {_bound(column.high)}"
+    import evaluate
 
-
-def _bound(value: float) -> str:
-    return f"{value:g}".replace("inf", "∞").replace("-", "−")
+    return evaluate.load(str(module_path(name)), config_name, **options)

@@ -9,8 +9,7 @@ from math import isnan
 from typing import Any
 
 from im_datasets.common.errors import ImDatasetsError, MissingExtraError
-from im_datasets.indicators.base import COLUMNS
-from im_datasets.indicators.metric import span
+from im_datasets.indicators.score_columns import COLUMNS, span
 
 Pair = tuple[str, str]
 
@@ -68,7 +67,7 @@ def scores_table(module: Any, pair: Pair, company: Sequence[Pair] = ()) -> str:
         ImDatasetsError: The pair cannot be scored for a reason of the settings or the model.
 
     Example:
-        >>> from im_datasets.metric_modules import metric
+        >>> from im_datasets.indicators.metric import metric
         >>> print(scores_table(metric("mtld", keep_in_memory=True), ("", "To be, or not to be, said he.")))
         | column | value | unit | range | good is |
         |---|---|---|---|---|

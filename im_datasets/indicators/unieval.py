@@ -14,14 +14,16 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from im_datasets.common.errors import IndicatorError, ModelError
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, scatter
 from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.t5_first_step import first_step
-from im_datasets.models.batching import Tokens, count
+from im_datasets.models.batching import Tokens
 from im_datasets.models.checkpoints import Kind, Loaded
-from im_datasets.models.hub_models import on_rank
+from im_datasets.models.devices import on_rank
 from im_datasets.models.inference import Engine, Inputs
+from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
     import torch

@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import TokenBudget
-from im_datasets.models.hub_models import (
-    choose_device,
-    choose_dtype,
-    folder_digest,
-    hub_revision,
-    one_line_errors,
-    quiet_loading,
-    torch_dtype,
-)
+from im_datasets.models.devices import choose_device, choose_dtype, torch_dtype
+from im_datasets.models.hub_models import folder_digest, hub_revision, one_line_errors, quiet_loading
 
 if TYPE_CHECKING:
     import torch

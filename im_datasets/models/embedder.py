@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import Computed, TokenBudget, Tokens
+from im_datasets.models.devices import choose_device, torch_dtype
 from im_datasets.models.hub_models import (
     EMBEDDED,
     EMBEDDED_SHA256,
-    choose_device,
     embedded_model_folder,
     folder_digest,
     hub_revision,
     one_line_errors,
     quiet_loading,
-    torch_dtype,
 )
 from im_datasets.models.inference import Engine, Inputs, compute
 from im_datasets.models.static_embedder import (

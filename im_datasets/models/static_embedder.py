@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError, OutputError
 from im_datasets.common.storage import cache_folder
-from im_datasets.models.batching import Computed, count, report
-from im_datasets.models.hub_models import EMBEDDED_SHA256, embedded_model_folder, one_thread_per_batch, quiet_loading
+from im_datasets.models.batching import Computed
+from im_datasets.models.devices import one_thread_per_batch
+from im_datasets.models.hub_models import EMBEDDED_SHA256, embedded_model_folder, quiet_loading
+from im_datasets.models.meter import count, report
 
 STATIC = "static"
 """The name of the model that is distilled from the packaged MiniLM."""

@@ -11,25 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from im_datasets.common.storage import write_bytes, write_text
 from im_datasets.data.columns import SOURCE_ROW, TURN
-from im_datasets.hub.manifest import MANIFEST, Config, Published
-from im_datasets.indicators.base import COLUMNS, describe_column
-from im_datasets.report import figures
+from im_datasets.indicators.score_columns import COLUMNS, describe_column
+from im_datasets.report import figures, plot_style
+from im_datasets.report.card_facts import CardFacts, missing_facts
+from im_datasets.report.configs import MANIFEST, Config, Published
+from im_datasets.report.formatting import Trusted, format_bounds, format_fact, one_line, told_facts
 from im_datasets.report.statistics import Scores, asked, headline, read_in_part, scored_rows, shortfall
-from im_datasets.report.templates import (
-    Trusted,
-    escape_markdown,
-    format_bounds,
-    format_fact,
-    markdown_environment,
-    one_line,
-    read_template,
-    told_facts,
-    write_bytes,
-    write_text,
-)
+from im_datasets.report.templates import escape_markdown, markdown_environment, read_template
 from im_datasets.rules.linear import LOG_LOSS, LinearRule, Term
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.selection.select import REASON, Selection
@@ -64,48 +56,9 @@ _DIGEST = re.compile(r"(?<![0-9a-zA-Z])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-zA-Z])
 _PLAIN_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _PLAIN_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
+_NO_FACTS = CardFacts()
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What nobody but the publisher or the source can know.
-
-    Attributes:
-        license: Licence id of the rows, as the Hub names it; left out and asked for when None.
-        language: Language codes of the rows; left out and asked for when empty.
-        pretty_name: Title of the dataset; None names the source.
-        license_name: Name of a licence that the Hub calls ``other``.
-        license_link: Where that licence stands.
-        task_categories: The Hub's names of the tasks that the rows are for.
-        tags: Beside those that this package sets.
-        repo_id: Where the dataset lies on the Hub; None leaves out how to load and verify it.
-        revision: The branch that it lies on; None is the default one.
-        source_terms: What the source's own card says of ``license``, ``license_name``, ``license_link`` and
-            ``pretty_name``; None where there is no such card.
-    """
-
-    license: str | None = None
-    language: tuple[str, ...] = ()
-    pretty_name: str | None = None
-    license_name: str | None = None
-    license_link: str | None = None
-    task_categories: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    repo_id: str | None = None
-    revision: str | None = None
-    source_terms: Mapping[str, str] | None = None
-
-    @classmethod
-    def of(cls, license: str | None = None, language: str | Sequence[str] | None = None, **more: Any) -> Self:
-        """Facts with one language or several."""
-        return cls(license or None, as_codes(language), **more)
-
-
-def as_codes(value: object) -> tuple[str, ...]:
-    """One text or several, or none, as a tuple of those that say something."""
-    values = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
-    return tuple(text for text in values if isinstance(text, str) and text)
 
 
 @dataclass(frozen=True)
@@ -157,7 +110,7 @@ def write_card(
     selection: Selection,
     record: ScoringRecord | None,
     folder: str | Path,
-    facts: CardFacts = CardFacts(),
+    facts: CardFacts = _NO_FACTS,
     *,
     configs: Mapping[str, Config] | None = None,
 ) -> Path:
@@ -193,15 +146,15 @@ def write_figures(selection: Selection, folder: Path) -> list[str]:
         Their paths in the folder.
     """
     scores = Scores.of(selection)
-    write_bytes(folder / FIGURE, figures.as_png(figures.score_distribution(scores)))
-    write_bytes(folder / PANELS, figures.as_png(figures.indicator_panels(scores)))
+    write_bytes(folder / FIGURE, plot_style.as_png(figures.score_distribution(scores)))
+    write_bytes(folder / PANELS, plot_style.as_png(figures.indicator_panels(scores)))
     return [FIGURE, PANELS]
 
 
 def render_card(
     selection: Selection,
     record: ScoringRecord | None,
-    facts: CardFacts = CardFacts(),
+    facts: CardFacts = _NO_FACTS,
     *,
     figure: str | None = FIGURE,
     panels: str | None = PANELS,
@@ -339,27 +292,6 @@ def _terms(record: ScoringRecord | None, facts: CardFacts) -> list[str]:
         stated = [source[name] for name in ("license", "license_name", "license_link") if source.get(name)]
         told.append(f"Licence that the source's own card states: {', '.join(stated)}. Its terms hold for these rows.")
     return told
-
-
-def missing_facts(license: str | None, language: str | Sequence[str] | None) -> list[str]:
-    """What nobody but the publisher can know, and how to add it.
-
-    Args:
-        license: Licence id of the rows, or None.
-        language: Language code or codes of the rows, or None.
-
-    Returns:
-        One sentence per missing fact.
-    """
-    hints = []
-    if not license:
-        hints.append(
-            "the licence of the rows was not given; pass license= (--license), for example cc-by-4.0, "
-            "as the source's terms allow"
-        )
-    if not language:
-        hints.append("the language of the rows was not given; pass language= (--language), for example en")
-    return hints
 
 
 def _metadata(

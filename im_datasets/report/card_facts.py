@@ -1,8 +1,14 @@
 """Licences and languages as the Hub knows them, so that a card can be checked without asking it."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from im_datasets.common.errors import HubError
+
+if TYPE_CHECKING:
+    pass
 
 LICENCES = frozenset(
     """
@@ -56,3 +62,77 @@ def check_language(code: str) -> None:
             f"the Hub knows no language {code!r}; pass its code of two or three small letters, such as en or deu, "
             "'und' where it is not known, or 'multilingual' or 'code' (language=, --language)"
         )
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What nobody but the publisher or the source can know.
+
+    Attributes:
+        license: Licence id of the rows, as the Hub names it; left out and asked for when None.
+        language: Language codes of the rows; left out and asked for when empty.
+        pretty_name: Title of the dataset; None names the source.
+        license_name: Name of a licence that the Hub calls ``other``.
+        license_link: Where that licence stands.
+        task_categories: The Hub's names of the tasks that the rows are for.
+        tags: Beside those that this package sets.
+        repo_id: Where the dataset lies on the Hub; None leaves out how to load and verify it.
+        revision: The branch that it lies on; None is the default one.
+        source_terms: What the source's own card says of ``license``, ``license_name``, ``license_link`` and
+            ``pretty_name``; None where there is no such card.
+    """
+
+    license: str | None = None
+    language: tuple[str, ...] = ()
+    pretty_name: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    task_categories: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    repo_id: str | None = None
+    revision: str | None = None
+    source_terms: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, license: str | None = None, language: str | Sequence[str] | None = None, **more: Any) -> Self:
+        """Facts with one language or several."""
+        return cls(license or None, as_codes(language), **more)
+
+
+def as_codes(value: object) -> tuple[str, ...]:
+    """One text or several, or none, as a tuple of those that say something."""
+    values = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    return tuple(text for text in values if isinstance(text, str) and text)
+
+
+def missing_facts(license: str | None, language: str | Sequence[str] | None) -> list[str]:
+    """What nobody but the publisher can know, and how to add it.
+
+    Args:
+        license: Licence id of the rows, or None.
+        language: Language code or codes of the rows, or None.
+
+    Returns:
+        One sentence per missing fact.
+    """
+    hints = []
+    if not license:
+        hints.append(
+            "the licence of the rows was not given; pass license= (--license), for example cc-by-4.0, "
+            "as the source's terms allow"
+        )
+    if not language:
+        hints.append("the language of the rows was not given; pass language= (--language), for example en")
+    return hints
+
+
+def check_facts(license: str | None, language: str | Sequence[str] | None) -> None:
+    """Check what a card shall say before anything is computed.
+
+    Raises:
+        HubError: The Hub knows no such licence or language.
+    """
+    if license:
+        check_licence(license)
+    for code in as_codes(language):
+        check_language(code)

@@ -4,34 +4,22 @@ Each function draws in the colours of ``COLOURS``; ``as_svg`` swaps them for CSS
 shows them light or dark, and ``as_png`` keeps them. The same scores give the same bytes.
 """
 
-import io
 import math
-import re
 from collections.abc import Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from im_datasets.indicators.base import COLUMNS, describe_column
+from im_datasets.indicators.score_columns import COLUMNS, describe_column
+from im_datasets.report.formatting import format_count, format_number
+from im_datasets.report.plot_style import COLOURS, axes_within, blank, number_axis
 from im_datasets.report.statistics import FloatArray, Scores, finite, rank_correlations
-from im_datasets.report.templates import format_count, format_number
 from im_datasets.rules.linear import LOG_LOSS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "surface": "#ffffff",
-    "ink": "#1f2328",
-    "muted": "#666c74",
-    "line": "#e4e1dc",
-    "kept": "#0e7a6d",
-    "dropped": "#b5afa6",
-    "cut": "#b3541e",
-}
-"""Role → colour on paper, and the name of the CSS variable that takes its place on a page."""
 
 LENGTHS = ("im_input_length", "im_output_length")
 WIDE, PANEL = 950, 280
@@ -157,86 +145,6 @@ def lengths(scores: Scores, *, width: int = WIDE) -> "Figure | None":
         axes = axes_within(figure, left=left + 46, right=width - left - panel + 14, top=top + 34, bottom=bottom)
         _length_panel(axes, scores, name)
     return figure
-
-
-def as_svg(figure: "Figure", *, name: str, label: str) -> str:
-    """A figure as inline SVG that follows the page's colours and font.
-
-    Args:
-        figure: What to show.
-        name: Unlike any other figure's on the page; keeps their inner ids apart.
-        label: What a screen reader says.
-    """
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
-    return _inline(buffer.getvalue(), name, label)
-
-
-def as_png(figure: "Figure", *, scale: float = 2) -> bytes:
-    """A figure as PNG.
-
-    Args:
-        figure: What to show.
-        scale: Image pixels per CSS pixel.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=72 * scale, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _inline(svg: str, name: str, label: str) -> str:
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r' id="[A-Za-z_]\w*?(?:\.\w+)?_\d+"', "", body)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"font: ([\d.]+)px [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1\2px", body)
-    body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
-    for role, colour in COLOURS.items():
-        body = body.replace(colour, f"var(--{role})")
-    body = re.sub(r"\n\s*", "\n", body)
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" style="max-width:{width}px"'
-    return f'<svg {size} role="img" aria-label="{escape(label)}" data-figure="{escape(name)}">{body}'
-
-
-def blank(width: int, height: int) -> "Figure":
-    """An empty figure of so many CSS pixels."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=COLOURS["surface"])
-
-
-def axes_within(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
-    """Axes by their margins in pixels."""
-    width, height = figure.get_size_inches() * 72
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height),
-        facecolor="none",
-    )
-    for place, spine in axes.spines.items():
-        spine.set_visible(place == "bottom")
-        spine.set_color(COLOURS["muted"])
-    axes.tick_params(length=0, pad=6, labelsize=11, labelcolor=COLOURS["muted"])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(COLOURS["muted"])
-        axis.label.set_fontsize(11)
-    axes.set_axisbelow(True)
-    return axes
-
-
-def number_axis(axis: Any, ticks: int) -> None:
-    """Give an axis at most so many round ticks, and a vertical one its grid."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(ticks, integer=False, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
-    if axis.axis_name == "y":
-        axis.grid(visible=True, color=COLOURS["line"], linewidth=1)
 
 
 def _value_axis(axes: "Axes", label: str, edges: FloatArray) -> None:

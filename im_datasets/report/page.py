@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from im_datasets.common.storage import write_text
+from im_datasets.data.arrow import read_column
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE
-from im_datasets.report import figures
+from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
+from im_datasets.report import figures, plot_style
+from im_datasets.report.formatting import format_bounds, format_count, format_number, one_line, told_facts
 from im_datasets.report.statistics import (
     Comparison,
     FloatArray,
@@ -33,20 +36,10 @@ from im_datasets.report.statistics import (
     scored_rows,
     shortfall,
 )
-from im_datasets.report.templates import (
-    format_bounds,
-    format_count,
-    format_number,
-    html_environment,
-    one_line,
-    read_template,
-    told_facts,
-    write_text,
-)
+from im_datasets.report.templates import html_environment, read_template
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, Selection
-from im_datasets.selection.walk import read_column
 
 SHORT, LONGEST = 180, 20_000
 """Characters of a text that are shown at once, and at most."""
@@ -89,7 +82,7 @@ def write_report(
         record: Where the scores came from.
         columns: Where instruction and response stand in the rows.
         path: The file to write; an older one is replaced.
-        rows_per_table: Rows shown as best, around the cut and as worst, each.
+        rows_per_table: RowNumbers shown as best, around the cut and as worst, each.
 
     Returns:
         The path.
@@ -216,7 +209,7 @@ def _figures(scores: Scores, better: int) -> dict[str, Any]:
 
 
 def _better_but_dropped(selection: Selection) -> int:
-    """Rows whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
+    """RowNumbers whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
     if selection.cut is None or LOG_LOSS not in selection.dropped.column_names:
         return 0
     others = read_column(selection.dropped, REASON).to_numpy(zero_copy_only=False) != BELOW_THE_CUT
@@ -226,7 +219,7 @@ def _better_but_dropped(selection: Selection) -> int:
 
 def _scores_caption(scores: Scores, better: int) -> str:
     unscored = int(np.isnan(scores.both(LOG_LOSS)).sum())
-    caption = "Rows beyond the ends of the axis are counted in the first and the last bar."
+    caption = "RowNumbers beyond the ends of the axis are counted in the first and the last bar."
     caption += f" {format_count(unscored)} rows without a score are not drawn." if unscored else ""
     if scores.cut is None:
         return caption
@@ -238,7 +231,7 @@ def _scores_caption(scores: Scores, better: int) -> str:
 def _svg(figure: Any, name: str, label: str) -> Any:
     from markupsafe import Markup
 
-    return Markup(figures.as_svg(figure, name=name, label=label))  # noqa: S704 - drawn here, without data texts
+    return Markup(plot_style.as_svg(figure, name=name, label=label))  # noqa: S704 - drawn here, without data texts
 
 
 def _panels(scores: Scores, in_rule: set[str]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,10 @@
 """The folder that ``mine`` writes: what its files are called, and how to read a selection back from it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +13,16 @@ from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import OutputError
-from im_datasets.scoring.record import ScoringRecord
+from im_datasets.common.storage import peak_memory_bytes
+from im_datasets.data.arrow import laid_out
+from im_datasets.data.columns import Columns
+from im_datasets.report.card import FIGURE, PANELS, write_card
+from im_datasets.report.card_facts import CardFacts
+from im_datasets.report.page import write_report
+from im_datasets.scoring.record import RECORD, ScoringRecord
 from im_datasets.selection.select import Selection
 
-KEPT, DROPPED, RECORD, REPORT, CARD = "kept.parquet", "dropped.parquet", "record.json", "report.html", "README.md"
+KEPT, DROPPED, REPORT, CARD = "kept.parquet", "dropped.parquet", "report.html", "README.md"
 
 _GIVEN = ("kept", "dropped", "cut", "reasons")
 """What a selection gave, beside what was asked of it."""
@@ -63,3 +72,63 @@ def _read_side(path: Path) -> Dataset:
     except (pa.ArrowException, DatasetsError, OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read as Parquet ({type(error).__name__}); mine again") from error
     return rows
+
+
+PARTS = (KEPT, DROPPED, RECORD, REPORT, CARD, FIGURE, PANELS)
+"""Every file of a result, by its path in the folder."""
+
+
+def check_loses_nothing(folder: Path) -> None:
+    """Refuse to replace a result beside which somebody put files.
+
+    Args:
+        folder: What would be replaced; need not be there.
+
+    Raises:
+        OutputError: It holds files that im-datasets did not write; the message names them.
+    """
+    foreign = [path for path in _entries(folder) if path not in PARTS]
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise OutputError(
+            f"{folder} holds {', '.join(foreign[:3])}{more}, which im-datasets did not write and --overwrite would "
+            "delete; move it away, or pass another folder"
+        )
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """The files of a result that are not there; all of them where there is no record, which is written last."""
+    missing = [path for path in PARTS if not (folder / path).is_file()]
+    return list(PARTS) if RECORD in missing else missing
+
+
+def _entries(folder: Path) -> list[str]:
+    """Paths of the files in a folder, and of folders that hold none."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def write_result(
+    folder: Path,
+    selection: Selection,
+    record: ScoringRecord,
+    columns: Columns,
+    license: str | None,
+    language: str | Sequence[str] | None,
+) -> ScoringRecord:
+    """Write every part of a result; the record last, with the time and memory of the others in it."""
+    clock = perf_counter()
+    for rows, name in ((selection.kept, KEPT), (selection.dropped, DROPPED)):
+        with laid_out(rows, folder) as lying:
+            lying.to_parquet(folder / name)
+    written = perf_counter()
+    write_report(selection, record, columns, folder / REPORT)
+    write_card(selection, record, folder, CardFacts.of(license, language))
+    seconds = {
+        **record.seconds,
+        "write": round(written - clock, 3),
+        "report": round(perf_counter() - written, 3),
+    }
+    record = replace(record, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
+    (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
+    return record

@@ -12,8 +12,8 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from im_datasets.indicators.base import COLUMNS, Column, describe_column
-from im_datasets.report.templates import format_count, format_share
+from im_datasets.indicators.score_columns import COLUMNS, Column, describe_column
+from im_datasets.report.formatting import format_count, format_share
 from im_datasets.rules.linear import LOG_LOSS, Term
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import Selection

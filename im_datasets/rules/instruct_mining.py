@@ -13,10 +13,13 @@ from datasets import Dataset
 
 from im_datasets import indicators as catalogue
 from im_datasets.common.errors import RuleError
-from im_datasets.data.columns import Columns, Pairs
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Batch, Indicator
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
+from im_datasets.indicators.base import Batch, Indicator
+from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
+from im_datasets.models.devices import on_rank
 from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import folder_digest, on_rank
+from im_datasets.models.hub_models import folder_digest
 from im_datasets.rules.linear import LinearRule
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from im_datasets.common.errors import RuleError
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.score_columns import COLUMNS
 
 RULE_SCHEMA = 1
 LOG_LOSS = "im_log_loss"
@@ -206,3 +206,28 @@ def _and_how(missing: Sequence[str]) -> str:
     """The missing columns, each with the indicator that writes it."""
     known = {c: f"{c} (run the indicator {COLUMNS[c].indicator})" for c in missing if c in COLUMNS}
     return ", ".join(known.get(c, f"{c} (a column of your own)") for c in missing)
+
+
+def read_rule(rule: LinearRule | Mapping[str, Any] | str | Path) -> LinearRule:
+    """A rule from all that a user may have in hand.
+
+    Args:
+        rule: A LinearRule, a shipped rule's name, the path of a rule's JSON, the JSON itself, or what it holds.
+
+    Raises:
+        RuleError: No such name or file, or not a rule.
+
+    Example:
+        >>> read_rule("v2").name
+        'v3'
+    """
+    if isinstance(rule, LinearRule):
+        return rule
+    if isinstance(rule, Mapping):
+        return LinearRule.from_dict(rule)
+    if not str(rule).lstrip().startswith("{"):
+        return LinearRule.load(rule)
+    try:
+        return LinearRule.from_dict(json.loads(str(rule)))
+    except ValueError as error:
+        raise RuleError(f"the rule is not JSON: {error}") from error

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from datasets import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 from tqdm.auto import tqdm
 
 from im_datasets.common.errors import OutputError
@@ -137,3 +138,16 @@ def opened_log(log: str | Path | IO[str] | None) -> Iterator[IO[str] | None]:
             except OSError as error:
                 raise OutputError(f"cannot write the log {log} ({error.strerror}); pass another file") from error
             yield file
+
+
+@contextmanager
+def progress_bars(shown: bool) -> Iterator[None]:
+    """Hide the bars of `datasets` for a while, unless they are wanted; never show what the user switched off."""
+    hide = not shown and is_progress_bar_enabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()

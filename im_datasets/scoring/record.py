@@ -5,13 +5,18 @@ can compare the two.
 """
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Self
 
 from im_datasets.common.errors import OutputError
 
 SCHEMA_VERSION = 1
+
+RECORD = "record.json"
+"""The record's file in a folder of results."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,81 @@ class ScoringRecord:
     def with_selection(self, selection: dict[str, Any]) -> Self:
         """The same record with what a selection asked for and gave."""
         return replace(self, selection=selection)
+
+
+_PLACES = {"id", "files", "model", "tokenizer"}
+"""Fields of a record that may hold a path; others may hold what only looks like one, such as a column's name."""
+
+
+_OPTION = re.compile(r"(--[\w-]+=)(.+)", re.DOTALL)
+
+
+def read_record(data: dict[str, Any]) -> ScoringRecord:
+    """A record from its plain data, as ``ScoringRecord.to_dict`` gives it."""
+    indicators = [IndicatorRecord(**indicator) for indicator in data.pop("indicators")]
+    return ScoringRecord(indicators=indicators, **data)
+
+
+def without_paths(record: ScoringRecord) -> ScoringRecord:
+    """The record with every absolute path of this machine cut to its last part, where a path may stand.
+
+    Args:
+        record: As a run wrote it; source, models and tokenizers may have come from local folders, those that its rule
+            states too; the digests beside them stay.
+    """
+    data = record.to_dict()
+    rule = data["rule"]
+    rule = {**rule, **{name: _cut_places(rule[name]) for name in ("provenance", "indicators") if name in rule}}
+    command = data["command"] and [cut_word(word) for word in data["command"]]
+    more = {name: _cut_places(data[name]) for name in ("source", "indicators")}
+    return read_record({**data, **more, "rule": rule, "command": command})
+
+
+def cut_path(text: str) -> str:
+    """A text that is an absolute path cut to its last part; any other as it is.
+
+    >>> cut_path("/home/me/my model"), cut_path("file:///home/me/x"), cut_path("owner/name")
+    ('my model', 'x', 'owner/name')
+    """
+    plain = text.removeprefix("file://")
+    if re.match(r"/|~[^/]*/", plain):
+        return PurePosixPath(plain).name or text
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", plain):
+        return PureWindowsPath(plain).name or text
+    return text
+
+
+def cut_word(word: str) -> str:
+    """A word of a command line with its path cut: the whole word, or the value of an option.
+
+    >>> cut_word("--rule=/home/me/rule.json"), cut_word("instruction=/data/question")
+    ('--rule=rule.json', 'instruction=/data/question')
+    """
+    option = _OPTION.fullmatch(word)
+    return option[1] + cut_path(option[2]) if option else cut_path(word)
+
+
+def _cut_places(value: Any, *, is_place: bool = False) -> Any:
+    """Plain data with the paths in its known fields cut."""
+    if isinstance(value, Mapping):
+        return {name: _cut_places(inner, is_place=name in _PLACES) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut_places(inner, is_place=is_place) for inner in value]
+    return cut_path(value) if is_place and isinstance(value, str) else value
+
+
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something and is no result.
+
+    Args:
+        folder: Where a result shall be written; need not be there.
+        overwrite: Whether an older result may be replaced.
+
+    Raises:
+        OutputError: It holds files and no record.
+    """
+    if not folder.is_dir():
+        return
+    if any(folder.iterdir()) and not (folder / RECORD).is_file():
+        what = "--overwrite only replaces results of im-datasets; " if overwrite else ""
+        raise OutputError(f"{folder} is not empty and holds no {RECORD}; {what}pass another folder")

@@ -27,11 +27,12 @@ from im_datasets.common.storage import peak_memory_bytes
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.indicators import MTLD, KNNDistance, Length, Similarity
-from im_datasets.indicators.base import UNSCORABLE, Indicator
+from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.search import check_room
 from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.score_columns import UNSCORABLE
+from im_datasets.models.devices import choose_device
 from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import choose_device
 from im_datasets.rules.instruct_mining import InstructMining, finish
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.engines.base import Job, ShardEngine

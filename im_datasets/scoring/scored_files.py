@@ -1,6 +1,8 @@
 """A scored dataset as Parquet: one file or a folder of shards, with the record beside it."""
 
+import os
 import re
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
@@ -9,12 +11,19 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from im_datasets.common.errors import OutputError
+from im_datasets.common.storage import (
+    check_file_writable,
+    check_writable,
+    told_if_unwritable,
+    write_text,
+    written_whole,
+)
 from im_datasets.data.columns import Columns
 from im_datasets.data.files import one_line
-from im_datasets.report.result_folder import RECORD
 from im_datasets.rules.linear import LOG_LOSS
-from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable
 from im_datasets.scoring.score import Scored
+from im_datasets.scoring.shards import partial_folder
 
 FILE_ROWS = 131_072
 """Rows of a file in a folder of shards."""
@@ -126,3 +135,82 @@ def _shard_names(count: int) -> list[str]:
 def _row_files(path: Path) -> list[Path]:
     """The Parquet files of a scored file or folder, in row order; none where it is not there."""
     return [path] if path.is_file() else sorted(file for file in path.glob("data-*") if _SHARD.fullmatch(file.name))
+
+
+def check_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before anything is read, a place that cannot be written or holds what no record tells of.
+
+    Raises:
+        OutputError: The message says what is there.
+    """
+    if not is_one_file(out):
+        check_writable(out)
+        check_replaceable(out, overwrite=overwrite)
+        return
+    record = record_path(out)
+    for path in (out, record):
+        check_file_writable(path)
+    if out.exists() and not record.is_file():
+        what = "--overwrite only replaces what score wrote; " if overwrite else ""
+        raise OutputError(f"{out} is there without a {record.name} beside it; {what}pass another name")
+
+
+def finished_scores(out: Path, request: str, *, overwrite: bool) -> ScoringRecord | None:
+    """The record of the same request, where its result lies whole; None where a new one may be written.
+
+    Raises:
+        OutputError: There is another result, or a damaged one, and it may not be replaced.
+    """
+    if not record_path(out).is_file():
+        return None
+    try:
+        record = ScoringRecord.load(record_path(out))
+    except OutputError as error:
+        refuse_another(out, overwrite, f"a damaged result ({error})")
+        _check_loses_nothing(out, known=holds_scores(out))
+        return None
+    same, damage = record.request == request and record.selection is None, find_damage(out, record)
+    if same and not damage:
+        return record
+    refuse_another(out, overwrite, f"this very result, damaged: it {damage}" if same else "another result")
+    _check_loses_nothing(out, known=True)
+    return None
+
+
+def _check_loses_nothing(out: Path, *, known: bool) -> None:
+    """Refuse to replace what ``score`` did not write; ``known`` says whether the rows are known to be from it."""
+    foreign = [] if is_one_file(out) else sorted(path.name for path in out.iterdir() if not is_part(path.name))
+    if foreign:
+        raise OutputError(f"{out} holds {foreign[0]}, which score did not write; pass another folder")
+    if not known:
+        raise OutputError(
+            f"{record_path(out)} is no scoring record and {out} holds no scores, so that score may not have written "
+            "them and --overwrite does not replace them; move them away, or pass another name"
+        )
+
+
+def refuse_another(place: Path, overwrite: bool, what: str = "another result") -> None:
+    """Refuse to replace what lies in a place unless that was asked for.
+
+    Raises:
+        OutputError: It was not.
+    """
+    if not overwrite:
+        raise OutputError(f"{place} holds {what}; pass --overwrite (overwrite=True) to replace it, or another name")
+
+
+def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
+    """Write the rows, then the record, each aside first; a single file's record takes its place last."""
+    if not is_one_file(out):
+        with written_whole(out) as aside:
+            write_shards(dataset, aside)
+            (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
+        return
+    ready = partial_folder(out) / "file"
+    with written_whole(ready) as aside:
+        dataset.to_parquet(aside / out.name)
+    with told_if_unwritable(out):
+        # Two names cannot change at once: in between stands a record that fits no rows, and may be replaced.
+        write_text(record_path(out), replace(record, request=None, rows=0).to_json())
+        (ready / out.name).replace(os.path.realpath(out))
+        write_text(record_path(out), record.to_json())

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import ImDatasetsError, IndicatorError
 from im_datasets.common.version import __version__
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators import KNNDistance
-from im_datasets.indicators.base import UNSCORABLE, Indicator
+from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import ModelIndicator
-from im_datasets.models.batching import Meter, metering
+from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.models.embedder import Embedder
+from im_datasets.models.meter import Meter, metering
 from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter
 
 CHUNK_ROWS = 4096

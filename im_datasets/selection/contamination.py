@@ -7,12 +7,20 @@ datasets: evaluation texts go in once, instructions are asked about one by one.
 import hashlib
 import json
 import unicodedata
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from im_datasets.common.errors import SelectionError
+import pyarrow as pa
+from datasets import Dataset
+
+from im_datasets.common.errors import ColumnsError, SelectionError, SourceError
+from im_datasets.data.columns import Columns
+from im_datasets.data.layouts import NAMES
+from im_datasets.data.prepare import prepare
+from im_datasets.data.source import load_source
 
 GRAM = 8
 """Words per n-gram."""
@@ -170,3 +178,80 @@ def _rarest_halves(grams: tuple[frozenset[Gram], ...]) -> dict[Gram, list[int]]:
         for gram in sorted(members, key=frequency.__getitem__)[: (len(members) + 1) // 2]:
             rare[gram].append(text)
     return dict(rare)
+
+
+EVALUATION_COLUMNS = (*NAMES["instruction"], "turns", *NAMES["messages"], "text")
+"""Where an evaluation set without responses keeps its instructions, first match first."""
+
+
+_NO_RESPONSE = "im_response"
+"""A column without values, in place of the responses that an evaluation set lacks."""
+
+
+def evaluation_texts(data: str) -> list[str]:
+    """The instructions of an evaluation set, for ``exclude_contaminated``.
+
+    They are read as those of rows to be scored, so that equal rows give equal texts; what the responses are does not
+    matter. Without responses, an input follows the instruction all the same. Rows of which none can be read are
+    counted in a warning.
+
+    Args:
+        data: Anything that ``mine`` reads; responses are not needed. Of several turns that nobody answers the first
+            counts.
+
+    Returns:
+        One text per row that can be read, none of them empty.
+
+    Raises:
+        SourceError: It cannot be read, no column of it is known to hold instructions, or no row holds one.
+    """
+    rows = load_source(data).dataset
+    try:
+        rows, columns = prepare(rows)
+    except ColumnsError:
+        rows, columns = _without_responses(rows, data)
+    batches = rows.select_columns(list(columns.mapping.values())).iter(batch_size=1000)
+    read = [columns.questions(_first_turns(batch, columns.instruction)) for batch in batches]
+    reasons = [reason for pairs in read for reason in pairs.reasons]
+    if unread := [row for row, reason in enumerate(reasons) if reason]:
+        names = ", ".join(name for name in columns.mapping.values() if name != _NO_RESPONSE)
+        told = (
+            f"no instruction can be read in {len(unread)} of the {len(reasons)} rows of the evaluation set {data} "
+            f"(columns {names}; row {unread[0]}: {reasons[unread[0]]})"
+        )
+        if len(unread) == len(reasons):
+            raise SourceError(f"{told}; name the column of the instructions {EVALUATION_COLUMNS[0]!r}")
+        warnings.warn(f"{told}; rows that repeat these are not dropped", stacklevel=2)
+    return [text for pairs in read for text in pairs.scorable()[1].instructions]
+
+
+def _without_responses(rows: Dataset, data: str) -> tuple[Dataset, Columns]:
+    """The rows of an evaluation set whose responses cannot be told, and columns that read the instructions alone.
+
+    Raises:
+        SourceError: No column is known to hold instructions.
+    """
+    by_name = {name.strip().lower(): name for name in reversed(rows.column_names)}
+    name = next((by_name[known] for known in EVALUATION_COLUMNS if known in by_name), None)
+    if name is None:
+        raise SourceError(
+            f"no instructions in the evaluation set {data}: it has the columns {rows.column_names}; "
+            f"name one of them {EVALUATION_COLUMNS[0]!r}"
+        )
+    if name.strip().lower() in NAMES["messages"]:
+        return rows, Columns(messages=name)
+    given = next((by_name[known] for known in NAMES["input"] if known in by_name), None)
+    rows = rows.add_column(_NO_RESPONSE, pa.nulls(len(rows)))
+    return rows, Columns(instruction=name, input=given, response=_NO_RESPONSE)
+
+
+def _first_turns(batch: dict[str, list[Any]], instruction: str | None) -> dict[str, list[Any]]:
+    """A batch in which a list of texts, asked one after another, is the first of them."""
+    if instruction is None:
+        return batch
+    values = [value[0] if isinstance(value, list) and _are_texts(value) else value for value in batch[instruction]]
+    return {**batch, instruction: values}
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)

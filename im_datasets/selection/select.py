@@ -9,7 +9,6 @@ import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from datasets import Dataset, Features, IterableDataset, Value, concatenate_data
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import SelectionError
+from im_datasets.data.arrow import RowNumbers, in_order, pick_rows, read_column
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.base import UNSCORABLE
+from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.contamination import EvaluationIndex
 from im_datasets.selection.duplicates import KeptVectors, TextEmbedder
-from im_datasets.selection.walk import Checks, Quota, Rows, Texts, Walk, is_count, read_column, walk_rows
+from im_datasets.selection.walk import Checks, Quota, Texts, Walk, is_count, walk_rows
 
 BELOW_THE_CUT = "below the cut"
 NO_VALUE = "an indicator gave no value"
@@ -76,11 +76,11 @@ def select(
 ) -> Selection:
     """Choose the rows worth training on: those with the lowest predicted log loss that pass the checks.
 
-    Rows are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
+    RowNumbers are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
     its group is full ("over the quota"), a check asks for its text and it has none ("could not be checked: "
     and why), it repeats an evaluation text ("contaminated"), or it is nearly the same as a row kept before it
     ("near-duplicate"). The walk ends when enough rows are kept; every row after that is "below the cut" and
-    is not looked at. Rows without a log loss are "unscorable: " and their
+    is not looked at. RowNumbers without a log loss are "unscorable: " and their
     ``im_unscorable``, or "an indicator gave no value". Exactly one of ``top_k``, ``fraction`` and
     ``threshold`` says how many.
 
@@ -93,7 +93,7 @@ def select(
             says how many are missing.
         fraction: Keep this share of the scorable rows, in (0, 1]; rounded down, but at least one row.
         threshold: Keep the rows with a log loss at or below this.
-        per_group: (column, quota): keep at most this many rows per value of the column. Rows without a value
+        per_group: (column, quota): keep at most this many rows per value of the column. RowNumbers without a value
             form one group of their own.
         near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
             which the worse of two rows is dropped; 1 means equal embeddings.
@@ -225,7 +225,7 @@ class _Reasons:
         """Give rows (numbers, or a mask) this reason in place of an earlier one."""
         self._codes[rows] = self._names.setdefault(reason, len(self._names))
 
-    def rows(self) -> Rows:
+    def rows(self) -> RowNumbers:
         """The rows that have one, in order."""
         return np.flatnonzero(self._codes)
 
@@ -242,7 +242,7 @@ class _Reasons:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Rows by quality.
+    """RowNumbers by quality.
 
     Attributes:
         log_loss: One per row, shape (n,).
@@ -252,8 +252,8 @@ class _Ranking:
     """
 
     log_loss: NDArray[np.float64]
-    order: Rows
-    unscorable: Rows
+    order: RowNumbers
+    unscorable: RowNumbers
     reasons: _Reasons
 
 
@@ -288,7 +288,9 @@ def _log_loss(ds: Dataset) -> NDArray[np.float64]:
     return values
 
 
-def _size(ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None) -> tuple[Rows, int]:
+def _size(
+    ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None
+) -> tuple[RowNumbers, int]:
     """The rows to walk and how many of them to keep at most."""
     order = ranking.order
     if threshold is not None:
@@ -309,7 +311,7 @@ def _size(ranking: _Ranking, top_k: int | None, fraction: float | None, threshol
 def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, Any]) -> Selection:
     """Put narrow new columns beside the untouched source and pick both sides from it by index."""
     ds = ds.with_format(None)
-    ds = _in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))
+    ds = in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))
     is_kept = np.zeros(len(ds), dtype=bool)
     is_kept[walk.kept] = True
     below = ranking.order[~is_kept[ranking.order]]
@@ -319,43 +321,19 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, An
         reasons.set(rows, reason)
     full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)
     return Selection(
-        kept=_pick(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
-        dropped=_pick(full, np.concatenate([below, ranking.unscorable])),
+        kept=pick_rows(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
+        dropped=pick_rows(full, np.concatenate([below, ranking.unscorable])),
         settings=settings,
         cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept else None,
         reasons=reasons.count(),
     )
 
 
-def _by_reason(reasons: dict[int, str]) -> dict[str, Rows]:
+def _by_reason(reasons: dict[int, str]) -> dict[str, RowNumbers]:
     rows: dict[str, list[int]] = {}
     for row, reason in reasons.items():
         rows.setdefault(reason, []).append(row)
     return {reason: np.array(those, dtype=np.int64) for reason, those in rows.items()}
-
-
-def _pick(full: Dataset, rows: Rows) -> Dataset:
-    """``full.select(rows)``, which would make a Python number of each row."""
-    if len(rows) == 0:
-        return full.select([])
-    places = pa.table({"indices": pa.array(rows, type=pa.uint64())})
-    fingerprint = sha256(full._fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
-    return Dataset(full.data, info=full.info.copy(), split=full.split, indices_table=places, fingerprint=fingerprint)
-
-
-def _in_order(ds: Dataset) -> Dataset:
-    """A table in row order, so that columns can be put beside it.
-
-    ``flatten_indices`` gives the same by way of Python objects, four times slower.
-    """
-    if ds._indices is None:
-        return ds
-    table = ds.with_format("arrow").map(_same, batched=True, features=ds.features, desc="Ordering the rows")
-    return table.with_format(None)
-
-
-def _same(table: pa.Table) -> pa.Table:
-    return table
 
 
 def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[int, int]) -> Dataset:
@@ -371,14 +349,14 @@ def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[
     return Dataset.from_dict(new, features=Features({n: Value("string" if n == REASON else "int64") for n in new}))
 
 
-def _row_names(ds: Dataset) -> Rows:
+def _row_names(ds: Dataset) -> RowNumbers:
     """What each row is called: its ``im_row`` where there is one already, else its index."""
     if ROW not in ds.column_names:
         return np.arange(len(ds), dtype=np.int64)
     column = read_column(ds, ROW)
     if not pa.types.is_integer(column.type) or column.null_count:
         raise SelectionError(f"the dataset has a column {ROW} of {column.type} that is not a row number; rename it")
-    names: Rows = column.to_numpy().astype(np.int64)
+    names: RowNumbers = column.to_numpy().astype(np.int64)
     if len(np.unique(names)) < len(names):
         raise SelectionError(
             f"the column {ROW} of the dataset has a number twice, as when two selections are put together, so that "

@@ -1,7 +1,7 @@
 """Walk rows from the best on and keep those that pass: quota, contamination, near-duplicates, in this order.
 
 Reads texts a block at a time and embeds only as many rows as the walk comes to. What is best, and how many
-are wanted, ``selection`` says.
+are wanted, ``select`` says.
 """
 
 import numbers
@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Value
-from numpy.typing import NDArray
 
 from im_datasets.common.errors import SelectionError
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.arrow import RowNumbers, read_column
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.selection.contamination import EvaluationIndex
 from im_datasets.selection.duplicates import Block, KeptVectors, TextEmbedder
 
@@ -26,9 +27,7 @@ CONTAMINATED = "contaminated"
 NEAR_DUPLICATE = "near-duplicate"
 
 BLOCK = 1024
-"""Rows of which the texts are held at a time."""
-
-Rows = NDArray[np.int64]
+"""RowNumbers of which the texts are held at a time."""
 
 
 class Quota:
@@ -46,7 +45,7 @@ class Quota:
     def __init__(self, ds: Dataset, per_group: tuple[str, int] | None) -> None:
         self.column: str | None = None
         self.quota = len(ds)
-        self._groups: Rows | None = None
+        self._groups: RowNumbers | None = None
         self._taken: Counter[int] = Counter()
         if per_group is not None:
             self.column, self.quota = _checked(per_group, ds.features)
@@ -79,12 +78,12 @@ def _checked(per_group: Any, features: Features) -> tuple[str, int]:
     return column, int(quota)
 
 
-def _group_codes(column: pa.ChunkedArray) -> Rows:
+def _group_codes(column: pa.ChunkedArray) -> RowNumbers:
     """A number per distinct value, one for all missing values."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1)
-    groups: Rows = codes.to_numpy(zero_copy_only=False).astype(np.int64)
+    groups: RowNumbers = codes.to_numpy(zero_copy_only=False).astype(np.int64)
     return groups
 
 
@@ -104,7 +103,7 @@ class Texts:
         self._columns = columns
         self._ds = ds.with_format(None).select_columns(list(dict.fromkeys(columns.mapping.values())))
 
-    def read(self, rows: Rows) -> Pairs:
+    def read(self, rows: RowNumbers) -> Pairs:
         """The pairs of these rows."""
         return self._columns.pairs(self._ds.select(rows)[:])
 
@@ -138,7 +137,7 @@ class Checks:
             "evaluation_sha256": None if evaluation is None else evaluation.sha256,
         }
 
-    def open(self, rows: Rows) -> "_OpenBlock":
+    def open(self, rows: RowNumbers) -> "_OpenBlock":
         """Read a block of rows; a row whose group is full already costs nothing."""
         rows = np.array([row for row in rows.tolist() if not self.quota.is_full(row)], dtype=np.int64)
         if self.texts is None or len(rows) == 0:
@@ -154,7 +153,7 @@ class Checks:
         is_repeat = self.evaluation is not None and self.evaluation.is_repeated_by(pairs.instructions[place])
         return CONTAMINATED if is_repeat else ""
 
-    def _compare(self, rows: Rows, pairs: Pairs, reasons: list[str]) -> Block | None:
+    def _compare(self, rows: RowNumbers, pairs: Pairs, reasons: list[str]) -> Block | None:
         places = [place for place, reason in enumerate(reasons) if not reason]
         if self.vectors is None or self.embedder is None or not places:
             return None
@@ -191,7 +190,7 @@ class Walk:
 
     Attributes:
         kept: The kept rows, best first.
-        reasons: Rows dropped on the way → why.
+        reasons: RowNumbers dropped on the way → why.
         twins: Near-duplicates → the kept row they repeat.
     """
 
@@ -200,7 +199,7 @@ class Walk:
     twins: dict[int, int] = field(default_factory=dict)
 
 
-def walk_rows(order: Rows, limit: int, checks: Checks) -> Walk:
+def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> Walk:
     """Keep rows in order until there are enough.
 
     Args:
@@ -221,7 +220,7 @@ def walk_rows(order: Rows, limit: int, checks: Checks) -> Walk:
     return walk
 
 
-def _walk_block(rows: Rows, limit: int, checks: Checks, walk: Walk) -> None:
+def _walk_block(rows: RowNumbers, limit: int, checks: Checks, walk: Walk) -> None:
     block = checks.open(rows)
     for row in rows.tolist():
         if len(walk.kept) == limit:
@@ -234,11 +233,6 @@ def _walk_block(rows: Rows, limit: int, checks: Checks, walk: Walk) -> None:
         else:
             block.keep(row)
             walk.kept.append(row)
-
-
-def read_column(ds: Dataset, name: str) -> pa.ChunkedArray:
-    """One column in row order, straight from Arrow: len(ds) values."""
-    return ds.select_columns([name]).with_format("arrow")[:][name]
 
 
 def is_count(value: Any) -> bool:

@@ -18,8 +18,9 @@ from sentence_transformers import SentenceTransformer
 
 from im_datasets.data.columns import Columns
 from im_datasets.models import embedder as embedding
+from im_datasets.models.devices import choose_device
 from im_datasets.models.embedder import TOKEN_BUDGET, Embedder
-from im_datasets.models.hub_models import choose_device, embedded_model_folder, quiet_loading
+from im_datasets.models.hub_models import embedded_model_folder, quiet_loading
 
 ENCODE = "encode(), batches of 32"
 OURS, BARE = "Embedder, ", "bare encoder, full batches, "

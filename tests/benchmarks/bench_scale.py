@@ -254,7 +254,7 @@ def embedded(asked: dict[str, Any], model: str = "embedded") -> Told:
     from im_datasets import mine
     from im_datasets.indicators import Quality
     from im_datasets.models.embedder import Embedder
-    from im_datasets.output import KEPT
+    from im_datasets.report.result_folder import KEPT
     from im_datasets.scoring.engines.choose import choose_engine
 
     out = Path(asked["folder"]) / "out"

@@ -22,7 +22,7 @@ from im_datasets.calibration.experiments.finetuning import Training
 from im_datasets.calibration.experiments.pool import make_pool
 from im_datasets.calibration.runs import Run
 from im_datasets.common.errors import CalibrationError
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.rules.linear import LinearRule, Term
 
 RULE = LinearRule("by-quality", "higher is better", 0.0, (Term("im_quality", -1.0),))

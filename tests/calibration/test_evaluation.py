@@ -17,7 +17,7 @@ from im_datasets.calibration.experiments.evaluation import (
     load_evaluations,
 )
 from im_datasets.common.errors import CalibrationError
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.models.checkpoints import Checkpoint
 from im_datasets.models.prompts import TEMPLATES
 

@@ -13,7 +13,7 @@ from im_datasets.calibration.experiments.evaluation import Evaluation, Losses
 from im_datasets.calibration.experiments.experiment import TABLE, Experiment, Job, complete
 from im_datasets.calibration.experiments.finetuning import Training
 from im_datasets.calibration.runs import Run, read_runs
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 
 JOBS = {f"job-{number}": number for number in range(8)}
 FORK = multiprocessing.get_context("fork")

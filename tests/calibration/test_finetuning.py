@@ -17,7 +17,7 @@ from im_datasets.calibration.experiments.finetuning import (
     training_rows,
 )
 from im_datasets.common.errors import CalibrationError, MissingExtraError
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.models.checkpoints import Checkpoint
 from im_datasets.models.prompts import TEMPLATES
 

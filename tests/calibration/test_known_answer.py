@@ -17,7 +17,7 @@ from im_datasets.calibration.experiments.experiment import Experiment
 from im_datasets.calibration.experiments.finetuning import Training
 from im_datasets.calibration.experiments.mixtures import Mixing
 from im_datasets.calibration.experiments.pool import make_pool
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "calibration"))
 

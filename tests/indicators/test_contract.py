@@ -21,11 +21,12 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.base import COLUMNS, Indicator
+from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.length import Length
 from im_datasets.indicators.mtld import MTLD
 from im_datasets.indicators.quality import Quality
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.indicators.similarity import Similarity
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from im_datasets.common.errors import ModelError
 from im_datasets.indicators.length import Length
-from im_datasets.models.hub_models import embedded_model_folder, load_tokenizer
+from im_datasets.models.hub_models import embedded_model_folder
+from im_datasets.models.tokenizers import load_tokenizer
 
 LONG = "apple " * 5000
 

@@ -16,11 +16,12 @@ from tiny_models import CHAT_TEMPLATE, END, SENTENCES, byte_level_tokenizer, cau
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from im_datasets.common.errors import IndicatorError, ModelError
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.likelihood import causal_scorer as causal
 from im_datasets.indicators.likelihood import indicator as likelihood
 from im_datasets.indicators.likelihood.indicator import IFD, Perplexity
-from im_datasets.models.batching import metering
+from im_datasets.models.meter import metering
 from im_datasets.models.prompts import TEMPLATES
 from im_datasets.models.value_store import using_store
 

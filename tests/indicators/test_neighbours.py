@@ -21,7 +21,6 @@ from sklearn.neighbors import NearestNeighbors
 from im_datasets.common.errors import ColumnsError, IndicatorError, NotFittedError, OutputError
 from im_datasets.common.storage import cache_folder
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.base import COLUMNS
 from im_datasets.indicators.knn import indicator as neighbours
 from im_datasets.indicators.knn import search as nearest
 from im_datasets.indicators.knn.approximate import Descent
@@ -32,6 +31,7 @@ from im_datasets.indicators.knn.indicator import (
     pair_keys,
 )
 from im_datasets.indicators.knn.search import Space, distances_to, search_neighbours
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import embedded_model_folder
 

@@ -40,12 +40,12 @@ from transformers import (
 )
 
 from im_datasets.common.errors import IndicatorError, ModelError
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.reward.formats import Pieces, choose_template, cut, fold, open_format
 from im_datasets.indicators.reward.indicator import UNBOUNDED_TOKENS, Reward
-from im_datasets.models import batching
 from im_datasets.models import value_store as store
 from im_datasets.models.checkpoints import Checkpoint
+from im_datasets.models.meter import metering
 from im_datasets.models.oasst_reward import register
 
 INSTRUCTIONS = [text.split("?")[0] for text in TEXTS] * 4
@@ -336,7 +336,7 @@ def test_plain_keeps_the_tokens_an_encoder_pools() -> None:
 def test_cut_rows_are_counted_and_equal_their_cut_text(pythia: Path) -> None:
     prompt, response = " ".join(TEXTS), "Yes."
     reward = Reward(model=str(pythia), device="cpu", max_tokens=32)
-    with batching.metering() as meter:
+    with metering() as meter:
         long, short = reward.score([prompt, "Why?"], [response, response])["im_reward"]
     assert meter.truncated == 1
     tokenizer = AutoTokenizer.from_pretrained(pythia)
@@ -358,7 +358,7 @@ def test_longest_row_of_a_model_with_few_positions_runs(tmp_path: Path) -> None:
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", pad_token="<pad>")
     folder = save_decoder(tmp_path / "model", model, made)
     assert Checkpoint("sequence-classification", str(folder), device="cpu").load().max_tokens == 51
-    with batching.metering() as meter:
+    with metering() as meter:
         found = scored(folder)
     assert meter.truncated > 0
     assert np.isfinite(found).all()
@@ -375,7 +375,7 @@ def test_model_without_last_position_reads_a_bounded_text(deberta: Path, tmp_pat
     load = Checkpoint("sequence-classification", str(deberta), device="cpu").load
     assert load().max_tokens is None
     long = "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 60
-    with batching.metering() as meter:
+    with metering() as meter:
         assert np.isfinite(Reward(model=str(deberta), device="cpu").score(["Why?"], [long])["im_reward"]).all()
     assert (meter.truncated, meter.tokens) == (1, UNBOUNDED_TOKENS)
     absolute = save_deberta(tmp_path / "absolute", position_biased_input=True)

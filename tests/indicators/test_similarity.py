@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.indicators.similarity import Similarity
 from im_datasets.models.embedder import Embedder
 

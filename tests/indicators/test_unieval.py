@@ -18,12 +18,14 @@ from tiny_unieval import make_model, save_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from im_datasets.common.errors import ColumnsError, IndicatorError, ModelError
-from im_datasets.data.columns import Columns, Pairs
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.indicators.t5_first_step import first_step
 from im_datasets.indicators.unieval import DIMENSIONS, UniEval, sentences
 from im_datasets.models import value_store as store
-from im_datasets.models.batching import TokenBudget, metering
+from im_datasets.models.batching import TokenBudget
+from im_datasets.models.meter import metering
 
 TEXT = "the a bee flies over red and blue flowers when it rains we stay at home , with soup and songs . why ?"
 WORDS = TEXT.split()

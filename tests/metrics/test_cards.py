@@ -8,8 +8,7 @@ import pytest
 from module_samples import ROOT, SAMPLES
 
 import im_datasets
-from im_datasets.indicators.base import COLUMNS
-from im_datasets.indicators.metric import output_table
+from im_datasets.indicators.score_columns import COLUMNS, output_table
 
 HEADINGS = [
     "## Metric Description",

@@ -11,7 +11,7 @@ from datasets import load_dataset
 from module_samples import ROOT
 
 from im_datasets.indicators import Length, Quality
-from im_datasets.metric_modules import module_names
+from im_datasets.indicators.metric import module_names
 
 
 @pytest.fixture(scope="module")

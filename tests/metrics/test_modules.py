@@ -19,7 +19,7 @@ from module_samples import INSTRUCTIONS, RESPONSES, ROOT, SAMPLES
 import im_datasets
 from im_datasets import InstructMining
 from im_datasets.indicators import Reward, UniEval
-from im_datasets.metric_modules import module_names
+from im_datasets.indicators.metric import module_names
 
 
 @pytest.fixture(scope="module")

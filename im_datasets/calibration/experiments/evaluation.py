@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from im_datasets.calibration.experiments.pool import named
 from im_datasets.common.errors import CalibrationError
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
 from im_datasets.indicators.likelihood.indicator import likelihood_engine

@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from im_datasets.common.errors import CalibrationError, MissingExtraError
-from im_datasets.data.columns import Pairs
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.likelihood.indicator import response_tokens
 from im_datasets.models.checkpoints import Checkpoint, Loaded
-from im_datasets.models.hub_models import choose_device, quiet_loading
+from im_datasets.models.devices import choose_device
+from im_datasets.models.hub_models import quiet_loading
 
 WARM_UP = 0.03
 """Share of the steps in which the learning rate rises."""

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from im_datasets.calibration.runs import portable
 from im_datasets.common.errors import CalibrationError
 from im_datasets.common.version import __version__
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
-from im_datasets.indicators.base import COLUMNS, UNSCORABLE, Indicator
+from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import folder_digest
 from im_datasets.rules.instruct_mining import InstructMining, find_indicator

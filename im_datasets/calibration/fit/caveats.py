@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from im_datasets.calibration.fit.choice import Choice
 from im_datasets.calibration.fit.observations import FloatArray, Observations
-from im_datasets.calibration.fit.procedure import HIGH_INFLATION, RUNS_PER_TERM
-from im_datasets.calibration.fit.regression import LeastSquares
+from im_datasets.calibration.fit.procedure import HIGH_INFLATION, RUNS_PER_TERM, Procedure
+from im_datasets.calibration.fit.regression import LeastSquares, Ridge
 from im_datasets.calibration.fit.resampling import Bootstrap, CrossValidation
-from im_datasets.indicators.base import COLUMNS
-
-if TYPE_CHECKING:
-    from im_datasets.calibration.fit.rule_fit import Fit
+from im_datasets.indicators.score_columns import COLUMNS
 
 ALIKE = 0.95
 """Correlation of two candidates from which the report speaks of them as nearly the same."""
@@ -22,7 +20,38 @@ _PAPERS_PAIR = {"im_naturalness", "im_understandability"}
 _SMALL_P = 0.01
 
 
-def caveats(fit: "Fit") -> tuple[str, ...]:
+class FitFacts(Protocol):
+    """What the caveats look at of a fit; see ``Fit``."""
+
+    @property
+    def observations(self) -> Observations: ...  # noqa: D102
+
+    @property
+    def procedure(self) -> Procedure: ...  # noqa: D102
+
+    @property
+    def choice(self) -> Choice: ...  # noqa: D102
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def coefficients(self) -> FloatArray: ...  # noqa: D102
+
+    @property
+    def least_squares(self) -> LeastSquares: ...  # noqa: D102
+
+    @property
+    def ridge(self) -> Ridge | None: ...  # noqa: D102
+
+    @property
+    def cross_validation(self) -> CrossValidation: ...  # noqa: D102
+
+    @property
+    def bootstrap(self) -> Bootstrap: ...  # noqa: D102
+
+
+def caveats(fit: FitFacts) -> tuple[str, ...]:
     """The sentences, the gravest first."""
     return (
         *_of_the_prediction(fit.cross_validation, fit.bootstrap),
@@ -49,7 +78,7 @@ def _of_the_prediction(validation: CrossValidation, intervals: Bootstrap) -> Ite
         )
 
 
-def _of_the_columns(fit: "Fit") -> Iterator[str]:
+def _of_the_columns(fit: FitFacts) -> Iterator[str]:
     names = fit.columns
     high = [f"{n} ({v:,.0f})" for n, v in zip(names, fit.least_squares.vif, strict=True) if v > HIGH_INFLATION]
     if high:
@@ -70,7 +99,7 @@ def _of_the_columns(fit: "Fit") -> Iterator[str]:
         )
 
 
-def _what_came_of(fit: "Fit", left: str, right: str, r: float) -> str:
+def _what_came_of(fit: FitFacts, left: str, right: str, r: float) -> str:
     """What the rule does with two columns that are nearly the same number."""
     coefficients = dict(zip(fit.columns, fit.coefficients[1:].tolist(), strict=True))
     if not {left, right} <= set(coefficients):
@@ -88,7 +117,7 @@ def nearly_the_same(observations: Observations) -> list[tuple[str, str, float]]:
     return sorted((pair for pair in pairs if abs(pair[2]) >= ALIKE), key=lambda pair: -abs(pair[2]))
 
 
-def _of_the_choice(fit: "Fit") -> Iterator[str]:
+def _of_the_choice(fit: FitFacts) -> Iterator[str]:
     runs, terms = fit.observations.subsets, len(fit.columns)
     if fit.choice.looked_at > 1:
         yield (

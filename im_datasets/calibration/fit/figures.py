@@ -6,8 +6,8 @@ import numpy as np
 
 from im_datasets.calibration.fit.observations import FloatArray
 from im_datasets.calibration.fit.regression import Ridge, Univariate
-from im_datasets.report.figures import COLOURS, axes_within, blank, number_axis
-from im_datasets.report.templates import one_line
+from im_datasets.report.formatting import one_line
+from im_datasets.report.plot_style import COLOURS, axes_within, blank, number_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

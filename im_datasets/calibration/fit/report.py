@@ -24,8 +24,11 @@ from im_datasets.calibration.fit.figures import (
 )
 from im_datasets.calibration.fit.regression import names_with_intercept
 from im_datasets.common.errors import OutputError, RuleError
-from im_datasets.report.figures import NARROW, WIDE, as_svg, correlation_triangle
-from im_datasets.report.templates import Trusted, html_environment, one_line, read_template, told_facts, write_text
+from im_datasets.common.storage import write_text
+from im_datasets.report.figures import NARROW, WIDE, correlation_triangle
+from im_datasets.report.formatting import Trusted, one_line, told_facts
+from im_datasets.report.plot_style import as_svg
+from im_datasets.report.templates import html_environment, read_template
 from im_datasets.rules.linear import LinearRule
 
 if TYPE_CHECKING:

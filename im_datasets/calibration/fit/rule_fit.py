@@ -27,7 +27,7 @@ from im_datasets.calibration.fit.regression import (
 )
 from im_datasets.calibration.fit.resampling import Bootstrap, CrossValidation, bootstrap, cross_validate
 from im_datasets.calibration.runs import Run, Runs, read_runs
-from im_datasets.indicators.base import COLUMNS
+from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.rules.linear import LinearRule, Term
 
 CHOICES_PER_RESAMPLE = 5

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from im_datasets.common.errors import IndicatorError, NotFittedError, OutputError
 from im_datasets.common.storage import cache_folder
-from im_datasets.data.columns import Columns, Pairs
+from im_datasets.data.columns import Columns
+from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.search import (
     RECALL,

@@ -20,7 +20,7 @@ from im_datasets.common.errors import IndicatorError, OutputError
 from im_datasets.common.storage import cache_folder, is_forked
 from im_datasets.indicators.knn.approximate import SEED, Descent, descents, threads
 from im_datasets.indicators.knn.vectors import BLOCK, Matrix, Source, Vectors, mapped_room
-from im_datasets.models.batching import report
+from im_datasets.models.meter import report
 
 Metric = Literal["euclidean", "cosine"]
 Floats = NDArray[np.float64]

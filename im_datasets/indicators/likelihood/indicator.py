@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from im_datasets.common.errors import ModelError
-from im_datasets.data.columns import Pairs
-from im_datasets.data.conversations import Spoken
+from im_datasets.data.pairs import Pairs, Spoken
 from im_datasets.indicators.likelihood.causal_scorer import causal_scorer
 from im_datasets.indicators.model import ModelIndicator
-from im_datasets.models.batching import KERNEL_ROWS, Computed, Tokens, count
+from im_datasets.models.batching import KERNEL_ROWS, Computed, Tokens
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.models.hub_models import one_thread_per_batch
+from im_datasets.models.devices import one_thread_per_batch
 from im_datasets.models.inference import Engine
+from im_datasets.models.meter import count
 from im_datasets.models.prompts import TEMPLATES, Write, check_template, prompt_writer
 
 SMALL_MODEL = "openai-community/gpt2"

@@ -14,7 +14,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from im_datasets.common.errors import IndicatorError, ModelError
-from im_datasets.data.conversations import Spoken, as_text
+from im_datasets.data.pairs import Spoken, as_text
 from im_datasets.models.batching import Tokens
 from im_datasets.models.prompts import dateless
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from im_datasets.common.errors import ModelError
-from im_datasets.data.columns import Pairs
-from im_datasets.data.conversations import Spoken
+from im_datasets.data.pairs import Pairs, Spoken
 from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.reward.formats import REFUSED, check_template, choose_template, open_format
-from im_datasets.models.batching import KERNEL_ROWS, count
+from im_datasets.models.batching import KERNEL_ROWS
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
 from im_datasets.models.inference import Engine, Inputs
+from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
     import torch

@@ -108,7 +108,7 @@ def _serve(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
 
     setup: Setup = dill.loads(messages.get())  # noqa: S301 - from the process that started this one
     from im_datasets.models import embedder as embedding
-    from im_datasets.models.hub_models import on_rank
+    from im_datasets.models.devices import on_rank
     from im_datasets.models.value_store import using_store
 
     embedding.CACHE_BYTES //= setup.workers

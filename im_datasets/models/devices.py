@@ -1,0 +1,108 @@
+"""Where a model runs and in which precision; threads that do not hang in a forked process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from im_datasets.common.errors import ModelError
+from im_datasets.common.storage import is_forked
+
+if TYPE_CHECKING:
+    import torch
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+_RANK: ContextVar[int | None] = ContextVar("im_datasets_rank", default=None)
+
+
+@contextmanager
+def on_rank(rank: int | None) -> Iterator[None]:
+    """Say which of several processes this is, so that each takes a GPU of its own; None is a single process."""
+    token = _RANK.set(rank)
+    try:
+        yield
+    finally:
+        _RANK.reset(token)
+
+
+def choose_device(device: str | None) -> str:
+    """The device asked for, or the accelerator where there is one, or the CPU.
+
+    Of several GPUs a process takes the one of its rank, as ``Dataset.map(with_rank=True)`` numbers the processes.
+
+    Raises:
+        ModelError: That is no device, or it is not there.
+    """
+    import torch
+
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device is None:
+        rank = _RANK.get()
+        return f"cuda:{rank % torch.cuda.device_count()}" if found == "cuda" and rank is not None else found
+    count = {"cpu": 1, found: torch.cuda.device_count() if found == "cuda" else 1}
+    kind, sign, number = device.partition(":")
+    if kind not in count or (sign and not (number.isdecimal() and int(number) < count[kind])):
+        known = [name if some == 1 else f"{name}:0 to {name}:{some - 1}" for name, some in sorted(count.items())]
+        raise ModelError(f"device {device!r} is not available here; available: {', '.join(known)}")
+    return device
+
+
+@contextmanager
+def one_thread_per_batch(device: str) -> Iterator[int]:
+    """Let torch use one thread for each batch inside the block, and say how many batches to run at a time.
+
+    On a CPU as many batches as torch had threads: threads that share one small batch spend much of their time
+    waiting for each other, and nearly all of it when another program takes one of their cores. One batch at a
+    time on an accelerator, and in a forked process, where torch's own threads are not there any more.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if is_forked():
+        torch.set_num_threads(1)
+        yield 1
+        return
+    if device != "cpu":
+        yield 1
+        return
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The torch dtype of that name.
+
+    Raises:
+        ModelError: Not one of ``DTYPES``.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise ModelError(f"dtype {name!r} is unknown; known: {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def choose_dtype(dtype: str | None, device: str) -> str:
+    """The dtype asked for, or what the device is fast and safe in.
+
+    bfloat16 on a CUDA card that has it, else float16; float32 elsewhere, which is the dtype that all values of this
+    package were checked in.
+
+    Raises:
+        ModelError: Not one of ``DTYPES``.
+    """
+    import torch
+
+    if dtype is None:
+        if not device.startswith("cuda"):
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    torch_dtype(dtype)
+    return dtype

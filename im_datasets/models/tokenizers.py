@@ -1,0 +1,82 @@
+"""A tokenizer's name → a function from texts to token ids; every failure one clear line."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from im_datasets.common.errors import ModelError
+
+if TYPE_CHECKING:
+    pass
+from im_datasets.models.hub_models import _ACCEPTED, EMBEDDED, embedded_model_folder, one_line_errors, quiet_loading
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+"""From texts to their token ids, whole and without special tokens."""
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(name: str, revision: str | None = None) -> Tokenize:
+    """A tokenizer that never truncates, pads or adds special tokens, whatever its files ask for.
+
+    Code from the Hub is never run.
+
+    Args:
+        name: ``"embedded"`` (the packaged MiniLM's, offline), a local folder, or a model id of the Hub.
+        revision: Branch, tag or commit of a Hub model; None is its default branch.
+
+    Returns:
+        A function from texts to their token ids, one list per text in the same order.
+
+    Raises:
+        ModelError: The tokenizer cannot be had, is not one, or a revision is given where there is none.
+    """
+    if revision is not None and (name == EMBEDDED or Path(name).is_dir()):
+        raise ModelError(f"{name} is not on the Hub and has no revision {revision!r}; leave revision out")
+    if name == EMBEDDED:
+        return _load_embedded_tokenizer()
+    with one_line_errors(name), quiet_loading():
+        return _load_any_tokenizer(name, revision)
+
+
+def _load_embedded_tokenizer() -> Tokenize:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return tokenize
+
+
+def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:
+        # For a tokenizer.json that is JSON but not a tokenizer, tokenizers raises a bare Exception.
+        if type(error) in {Exception, KeyError}:
+            raise ModelError(f"{name} holds no readable tokenizer ({error!r}); {_ACCEPTED}") from error
+        raise
+    # A folder that holds a model's config and no vocabulary opens as a tokenizer that knows only its own markers.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"{name} holds no tokenizer (its vocabulary is empty); {_ACCEPTED}")
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        # verbose=False: a text longer than the model reads is no cause for a warning when it is only counted.
+        ids: list[list[int]] = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return ids
+
+    return tokenize

@@ -1,0 +1,156 @@
+"""Values → the text that a person reads, on pages, cards and terminals alike."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class Trusted(str):
+    """Markdown written here, not data: it is put into a card as it stands."""
+
+    __slots__ = ()
+
+
+def show_controls(text: str) -> str:
+    r"""Make control characters visible, so that a text shows what it holds and no parser changes it.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with control characters other than tab and newline as their pictures, and with U+FFFD for
+        what has none and for lone surrogates.
+
+    >>> show_controls("a\x00b\r\n\r")
+    'a␀b\n␍'
+    """
+    if not _CONTROLS.search(text):
+        return text
+    return "".join(map(_picture, text.replace("\r\n", "\n")))
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    r"""A value as one visible line of bounded length.
+
+    Args:
+        text: Any value.
+        limit: Characters kept.
+
+    >>> one_line("a\n\n# b\u202e")
+    'a # b�'
+    """
+    words = " ".join(str(text).split())
+    line = "".join("\ufffd" if char in _BIDI else char for char in show_controls(words))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def format_number(value: float | None, digits: int = 4) -> Trusted:
+    """A number for people: significant digits, thousands separators, a real minus; a dash for none or NaN.
+
+    >>> format_number(-1234.5678), format_number(float("nan"))
+    ('−1,235', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return Trusted("–")
+    if value == 0:
+        return Trusted("0")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}" if decimals <= 7 else f"{value:.{digits - 1}e}"
+    if "." in text and "e" not in text and float(value).is_integer():
+        text = text.rstrip("0").rstrip(".")
+    return Trusted(text.replace("-", "−"))
+
+
+def format_exactly(value: float) -> Trusted:
+    """A number as it was set, every digit of it.
+
+    >>> format_exactly(-0.0078), format_exactly(8.257e-05), format_exactly(1.0)
+    ('−0.0078', '8.257e−05', '1')
+    """
+    return Trusted(f"{value:.15g}".replace("-", "−"))
+
+
+def format_bounds(low: float | None, high: float | None) -> str:
+    """Between what a value is counted.
+
+    >>> format_bounds(None, None), format_bounds(None, 100.0)
+    ('any value', 'no limit and 100')
+    """
+    if low is None and high is None:
+        return "any value"
+    return " and ".join("no limit" if bound is None else format_exactly(bound) for bound in (low, high))
+
+
+def told_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts that say something, as texts.
+
+    Args:
+        facts: Plain data.
+
+    >>> told_facts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
+    [('k', '6'), ('embedder', '(id = a)')]
+    """
+    texts = [(name, _nested(value)) for name, value in facts.items()]
+    return [(name, text) for name, text in texts if text != _NOTHING]
+
+
+def format_fact(value: Any) -> str:
+    """Plain data as one text; a dash where it says nothing.
+
+    >>> format_fact({"low": 0.5, "sets": ["a", "b"]})
+    'low = 0.5; sets = a, b'
+    """
+    if value is None or value in ("", (), [], {}) or (isinstance(value, float) and not math.isfinite(value)):
+        return _NOTHING
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} = {text}" for name, text in told_facts(value)) or _NOTHING
+    if isinstance(value, list | tuple):
+        more = len(value) - _LISTED
+        return ", ".join(map(format_fact, value[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
+    return format_exactly(value) if isinstance(value, float) else str(value)
+
+
+def format_count(value: int) -> Trusted:
+    """A count with thousands separators."""
+    return Trusted(f"{value:,}")
+
+
+def format_share(part: float, whole: float) -> Trusted:
+    """A part of a whole in percent; a dash when there is no whole.
+
+    >>> format_share(1, 3), format_share(1, 100000), format_share(0, 0)
+    ('33.3 %', '< 0.1 %', '–')
+    """
+    if not whole:
+        return Trusted("–")
+    percent = 100 * part / whole
+    return Trusted("< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %")
+
+
+def _nested(value: Any) -> str:
+    text = format_fact(value)
+    return f"({text})" if isinstance(value, Mapping) and text != _NOTHING else text
+
+
+def _picture(char: str) -> str:
+    if char in "\t\n" or not _CONTROLS.match(char):
+        return char
+    if ord(char) < 0x20:
+        return chr(0x2400 + ord(char))
+    return "\u2421" if char == "\x7f" else "\ufffd"
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+_NOTHING, _LISTED = "–", 20
