@@ -37,7 +37,7 @@ os.environ |= {
     "IM_DATASETS_STORE": "off",
 }
 
-collect_ignore_glob = ["benchmarks", "conftest.py", "*/conftest.py"]
+collect_ignore_glob = ["benchmarks", "support", "conftest.py", "*/conftest.py"]
 """Benchmarks are programs to run, and fixtures are no modules, to search for tests and doctests."""
 
 # The first example of a property often pays for an import, on a machine that may be busy.

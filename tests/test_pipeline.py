@@ -16,6 +16,7 @@ from im_datasets.common.errors import HubError, OutputError, RuleError, Selectio
 from im_datasets.data.columns import Columns
 from im_datasets.indicators import MTLD, Similarity, model
 from im_datasets.models.embedder import Embedder
+from im_datasets.report import result_folder
 from im_datasets.report.result_folder import load_result
 from im_datasets.report.statistics import read_in_part
 from im_datasets.scoring import score as scoring
@@ -126,7 +127,7 @@ def test_mine_interrupted_leaves_what_was_scored_and_nothing_else(data, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, part, interrupted)
+        patch.setattr(pipeline if hasattr(pipeline, part) else result_folder, part, interrupted)
         with pytest.raises(KeyboardInterrupt):
             mine(data, tmp_path / "out", top_k=4, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ([] if part == "score" else [".out.partial"])
@@ -265,7 +266,7 @@ def test_mine_into_the_same_folder_again_is_what_load_dataset_gives(data, tmp_pa
 
 
 def test_mine_finds_out_where_it_cannot_write_before_it_computes(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_source", lambda *_, **__: pytest.fail("read the data"))
+    monkeypatch.setattr(pipeline, "read_source", lambda *_, **__: pytest.fail("read the data"))
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file/sub", Path("/proc/x/y"), tmp_path / ("n" * 300)):
         with pytest.raises(OutputError, match=f"^cannot write {re.escape(str(out))}: .*; make room for it, or pass"):
@@ -295,7 +296,7 @@ def test_mine_tells_a_full_disk_in_one_line(data, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "write_report", full)
+    monkeypatch.setattr("im_datasets.report.result_folder.write_report", full)
     with pytest.raises(OutputError, match=r"cannot write .*/out: No space left on device"):
         mine(data, tmp_path / "out", top_k=4, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]  # what was scored
@@ -344,7 +345,7 @@ def test_mine_says_that_a_result_is_damaged_and_replaces_it_when_asked(data, tmp
     ],
 )
 def test_mine_checks_licence_and_language_as_push_does(data, tmp_path, monkeypatch, facts, told):
-    monkeypatch.setattr(pipeline, "load_source", lambda *_, **__: pytest.fail("read the data"))
+    monkeypatch.setattr(pipeline, "read_source", lambda *_, **__: pytest.fail("read the data"))
     with pytest.raises(HubError, match=told):
         mine(data, tmp_path / "out", top_k=4, progress=False, **facts)
 

@@ -4,9 +4,6 @@ import evaluate
 import pytest
 from module_samples import SAMPLES
 
-collect_ignore = ["serve_pages.py"]
-"""A program that needs Gradio, not a module to search for doctests."""
-
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):

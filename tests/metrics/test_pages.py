@@ -58,7 +58,7 @@ def addresses(samples):
     models = {name: sample.settings.get("model", "") for name, sample in samples.items()}
     apps = [program(name, model) for name, model in models.items()]
     process = subprocess.Popen(
-        [PYTHON, str(ROOT / "tests/metrics/serve_pages.py"), *apps, program("im_ifd", "/nowhere")],
+        [PYTHON, str(ROOT / "tests/support/serve_pages.py"), *apps, program("im_ifd", "/nowhere")],
         env={**os.environ, **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

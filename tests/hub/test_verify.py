@@ -652,7 +652,7 @@ def test_unscorable_rows_keep_their_reason(published):
 def test_readme_shows_the_commands_of_the_transcript():
     from hub_server.transcript import STEPS
 
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Publish and check")[2].partition("\n## ")[0]
     shown = re.findall(r"^\$ (im-datasets .*)$", section, flags=re.MULTILINE)
     assert shown == [step for step in STEPS if isinstance(step, str)]

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import indicators_for_tests
 import psutil
 import pytest
 from indicators_for_tests import RULE, Brittle, Cramped, Letters, Mortal, rows
@@ -17,7 +18,7 @@ from im_datasets.indicators import MTLD, KNNDistance, Length
 from im_datasets.scoring.engines import local
 from im_datasets.scoring.engines.local import LocalEngine
 
-HERE = Path(__file__).parent
+HERE = Path(indicators_for_tests.__file__).parent
 
 
 def run(indicator, dataset, **options):

@@ -13,7 +13,7 @@ import pytest
 
 from im_datasets import load_selection
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples/cluster/score_on_jobs.py"
 GUIDE = (ROOT / "examples/cluster/README.md").read_text(encoding="utf-8")
 

@@ -166,5 +166,5 @@ def test_hash_depends_on_rule_and_settings_only():
 
 
 def test_readme_names_the_entry_point_group():
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert f'[project.entry-points."{ENTRY_POINTS}"]' in readme

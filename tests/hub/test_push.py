@@ -55,7 +55,7 @@ def quick_figures(monkeypatch):
             write_bytes(folder / path, f"{path} of {len(selection.kept)} rows".encode())
         return [FIGURE, PANELS]
 
-    monkeypatch.setattr(hub_module, "write_figures", write)
+    monkeypatch.setattr("im_datasets.hub.plan.write_figures", write)
 
 
 @pytest.fixture(scope="module")

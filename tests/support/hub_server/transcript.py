@@ -1,6 +1,6 @@
 """Run the commands of the README's section "Publish and check" against a Hub on this machine and print what they say.
 
-python tests/hub_server/transcript.py
+python tests/support/hub_server/transcript.py
 """
 
 import os
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hub_server import HubServer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 REPO, SHARD = "me/best", "kept/train-00000-of-00001.parquet"
 RUN = "from im_datasets.cli.main import main; import sys; sys.argv[0] = 'im-datasets'; main()"
 

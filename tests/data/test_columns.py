@@ -16,7 +16,7 @@ from im_datasets.data.columns import INPUT_JOIN, Columns, Reason
 from im_datasets.data.conversations import HALF_PAIR
 from im_datasets.data.layouts import NAMES
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "data"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "data"
 
 
 def pair(row: dict[str, Any], columns: Columns | None = None) -> tuple[str, str, str]:

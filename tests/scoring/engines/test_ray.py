@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dill
+import indicators_for_tests
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -57,7 +58,7 @@ def cluster():
 
     before = dict(os.environ)
     # Workers find this folder's modules; Ray writes no token into the home folder.
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(indicators_for_tests.__file__).parent), os.environ.get("PYTHONPATH", "")])
     os.environ |= {"PYTHONPATH": paths, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     folder = tempfile.mkdtemp(prefix="ray")

@@ -18,7 +18,7 @@ from im_datasets.common.errors import CalibrationError
 from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LinearRule
 
-RESULTS = Path(__file__).parents[2] / "examples" / "calibration" / "results"
+RESULTS = Path(__file__).parents[3] / "examples" / "calibration" / "results"
 QUICK = {"repeats": 1, "resamples": 100}
 TABLES = 400
 

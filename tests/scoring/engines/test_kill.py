@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import indicators_for_tests
+
 KILLS = 20
 
 
 def test_killed_run_loses_at_most_the_shard_at_hand(tmp_path):
-    program = Path(__file__).with_name("kill_shards.py")
+    program = Path(indicators_for_tests.__file__).with_name("kill_shards.py")
     command = [sys.executable, str(program), str(tmp_path), "--kills", str(KILLS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

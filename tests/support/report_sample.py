@@ -136,4 +136,4 @@ def make_record(**changes: object) -> ScoringRecord:
     return ScoringRecord(**(fields | changes))
 
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"

@@ -18,7 +18,7 @@ from im_datasets.common.errors import HubError, ModuleNameError
 from im_datasets.hub.spaces import make_space, push_modules
 from im_datasets.indicators.metric import module_names, module_path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = (ROOT / ".ci/constraints.txt").read_text()
 
 

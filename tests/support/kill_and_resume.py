@@ -1,7 +1,8 @@
 """Kills a scoring run at random points, starts it again each time, and tells what was computed twice or lost.
 
-A program, so that every attempt is a process of its own that SIGKILL ends: ``python tests/kill_and_resume.py FOLDER
---rows 300 --kills 20`` prints one JSON object. ``FOLDER`` gets a tiny model, the store and the attempts' logs.
+A program, so that every attempt is a process of its own that SIGKILL ends:
+``python tests/support/kill_and_resume.py FOLDER --rows 300 --kills 20`` prints one JSON object. ``FOLDER`` gets a tiny
+model, the store and the attempts' logs.
 """
 
 import argparse

@@ -7,13 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import tiny_models
 
 ROWS, KILLS = 300, 20
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    program = Path(__file__).with_name("kill_and_resume.py")
+    program = Path(tiny_models.__file__).with_name("kill_and_resume.py")
     command = [sys.executable, str(program), str(tmp_path_factory.mktemp("runs")), "--rows", str(ROWS)]
     done = subprocess.run([*command, "--kills", str(KILLS)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 import im_datasets
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_console_script_of_an_extension_is_declared():
