@@ -25,6 +25,7 @@ from im_datasets.report.card_facts import CardFacts, as_codes
 from im_datasets.report.configs import Published
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.statistics import describe
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, Selection
 
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
@@ -273,26 +274,13 @@ def check_statistics(found: Found) -> Iterator[Check]:
         if any(column not in side.column_names for side in sides):
             continue
         values = np.concatenate([_numbers(side, column) for side in sides])
-        fresh, checked = _describe(values[np.isfinite(values)]), checked + 1
+        fresh, checked = describe(values), checked + 1
         wrong += [
             f"{name} of {column} is {fresh.get(name)}, claimed is {claim}"
             for name, claim in claims.items()
             if not math.isclose(claim, fresh.get(name, math.nan), rel_tol=1e-9, abs_tol=1e-9)
         ]
     yield verdict("statistics", wrong, f"count, mean, spread, median and range of {checked} columns are as claimed")
-
-
-def _describe(values: NDArray[np.float64]) -> dict[str, float]:
-    if not len(values):
-        return {"count": 0.0}
-    return {
-        "count": float(len(values)),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "min": float(values.min()),
-        "median": float(np.median(values)),
-        "max": float(values.max()),
-    }
 
 
 def check_card(found: Found) -> Iterator[Check]:

@@ -42,6 +42,7 @@ from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.scoring.scorer import CHUNK_ROWS as CHUNK_ROWS
 from im_datasets.scoring.scorer import ShardScorer, library_versions
 from im_datasets.scoring.shards import SCORES, SHARD_ROWS, PartMeter, ShardMeter, Shards, WholeColumn, open_shards
+from im_datasets.scoring.statistics import describe
 
 IN_MEMORY_BYTES = 64 * 2**20
 """Scores up to this size are read into memory; more stay a mapped file of the run's folder."""
@@ -269,7 +270,7 @@ class _Run:
         parts = _summed(meters)
         seconds = self._seconds(parts)
         total = sum(seconds.values())
-        statistics = {n: s for n in narrow.column_names if n != UNSCORABLE and (s := _statistics(_column(narrow, n)))}
+        described = {n: describe(_column(narrow, n)) for n in narrow.column_names if n != UNSCORABLE}
         return ScoringRecord(
             package_version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -279,7 +280,7 @@ class _Run:
             indicators=[self._indicator_record(indicator, parts, total) for indicator in self.mining.indicators],
             rows=self.shards.rows,
             unscorable=dict(self.unscorable.most_common()),
-            statistics=statistics,
+            statistics={name: figures for name, figures in described.items() if figures["count"]},
             versions=library_versions() | _engine_versions(meters),
             engines=engines,
             seconds={part: round(spent, 3) for part, spent in seconds.items()},
@@ -356,20 +357,6 @@ def with_description(rule: LinearRule | str | Path, indicators: Sequence[Indicat
     used = (getattr(indicator, "embedder", None) for indicator in own)
     encoder = next((embedder for embedder in used if isinstance(embedder, Embedder)), None)
     return own + [indicator for indicator in descriptive_indicators(encoder) if not written & set(indicator.writes)]
-
-
-def _statistics(values: NDArray[np.float64]) -> dict[str, float]:
-    scored = values[np.isfinite(values)]
-    if not len(scored):
-        return {}
-    return {
-        "count": len(scored),
-        "mean": float(scored.mean()),
-        "std": float(scored.std()),
-        "min": float(scored.min()),
-        "median": float(np.median(scored)),
-        "max": float(scored.max()),
-    }
 
 
 def _plain(value: Any) -> Any:
