@@ -163,7 +163,7 @@ def _write_config(parts: Parts, name: str, rows: Dataset, shard_bytes: int) -> N
 
 
 def _with_its_media(rows: Dataset) -> Dataset:
-    """RowNumbers whose images and sounds are inside, not paths of this machine."""
+    """Rows whose images and sounds are inside, not paths of this machine."""
     from datasets.features.features import require_storage_embed
     from datasets.table import embed_table_storage
 

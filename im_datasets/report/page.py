@@ -82,7 +82,7 @@ def write_report(
         record: Where the scores came from.
         columns: Where instruction and response stand in the rows.
         path: The file to write; an older one is replaced.
-        rows_per_table: RowNumbers shown as best, around the cut and as worst, each.
+        rows_per_table: Rows shown as best, around the cut and as worst, each.
 
     Returns:
         The path.
@@ -209,7 +209,7 @@ def _figures(scores: Scores, better: int) -> dict[str, Any]:
 
 
 def _better_but_dropped(selection: Selection) -> int:
-    """RowNumbers whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
+    """Rows whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
     if selection.cut is None or LOG_LOSS not in selection.dropped.column_names:
         return 0
     others = read_column(selection.dropped, REASON).to_numpy(zero_copy_only=False) != BELOW_THE_CUT
@@ -219,7 +219,7 @@ def _better_but_dropped(selection: Selection) -> int:
 
 def _scores_caption(scores: Scores, better: int) -> str:
     unscored = int(np.isnan(scores.both(LOG_LOSS)).sum())
-    caption = "RowNumbers beyond the ends of the axis are counted in the first and the last bar."
+    caption = "Rows beyond the ends of the axis are counted in the first and the last bar."
     caption += f" {format_count(unscored)} rows without a score are not drawn." if unscored else ""
     if scores.cut is None:
         return caption

@@ -76,11 +76,11 @@ def select(
 ) -> Selection:
     """Choose the rows worth training on: those with the lowest predicted log loss that pass the checks.
 
-    RowNumbers are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
+    Rows are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
     its group is full ("over the quota"), a check asks for its text and it has none ("could not be checked: "
     and why), it repeats an evaluation text ("contaminated"), or it is nearly the same as a row kept before it
     ("near-duplicate"). The walk ends when enough rows are kept; every row after that is "below the cut" and
-    is not looked at. RowNumbers without a log loss are "unscorable: " and their
+    is not looked at. Rows without a log loss are "unscorable: " and their
     ``im_unscorable``, or "an indicator gave no value". Exactly one of ``top_k``, ``fraction`` and
     ``threshold`` says how many.
 
@@ -93,7 +93,7 @@ def select(
             says how many are missing.
         fraction: Keep this share of the scorable rows, in (0, 1]; rounded down, but at least one row.
         threshold: Keep the rows with a log loss at or below this.
-        per_group: (column, quota): keep at most this many rows per value of the column. RowNumbers without a value
+        per_group: (column, quota): keep at most this many rows per value of the column. Rows without a value
             form one group of their own.
         near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
             which the worse of two rows is dropped; 1 means equal embeddings.
@@ -242,7 +242,7 @@ class _Reasons:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """RowNumbers by quality.
+    """Rows by quality.
 
     Attributes:
         log_loss: One per row, shape (n,).

@@ -27,7 +27,7 @@ CONTAMINATED = "contaminated"
 NEAR_DUPLICATE = "near-duplicate"
 
 BLOCK = 1024
-"""RowNumbers of which the texts are held at a time."""
+"""Rows of which the texts are held at a time."""
 
 
 class Quota:
@@ -190,7 +190,7 @@ class Walk:
 
     Attributes:
         kept: The kept rows, best first.
-        reasons: RowNumbers dropped on the way → why.
+        reasons: Rows dropped on the way → why.
         twins: Near-duplicates → the kept row they repeat.
     """
 
