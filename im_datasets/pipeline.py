@@ -21,6 +21,7 @@ from im_datasets.common.storage import check_writable, written_whole
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.prepare import prepare
+from im_datasets.data.request import SourceRequest
 from im_datasets.data.source import read_source
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.model import embedder_of, models_of
@@ -166,7 +167,7 @@ def mine(
     check_replaceable(folder, overwrite=overwrite)
     with progress_bars(progress), nullcontext() if cache else using_store(None):
         clock = perf_counter()
-        source = read_source(data, config, split, revision, streaming, limit)
+        source = read_source(SourceRequest(data, config, split, revision, streaming, limit))
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
         check_enough(top_k, len(dataset))
         models = models_of(InstructMining(chosen, indicators=indicators).indicators)
@@ -306,7 +307,7 @@ def score_files(
     check_place(out, overwrite=overwrite)
     with progress_bars(progress), nullcontext() if cache else using_store(None):
         clock = perf_counter()
-        source = read_source(data, config, split, revision, streaming, limit)
+        source = read_source(SourceRequest(data, config, split, revision, streaming, limit))
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
         models = models_of(InstructMining(chosen, indicators=indicators).indicators)
         asked = [__version__, source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models]

@@ -24,6 +24,7 @@ from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError
 from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
+from im_datasets.data.request import SourceRequest
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 """A dataset's id on the Hub: name, or owner/name."""
@@ -79,23 +80,36 @@ def load_source(
     Raises:
         SourceError: Nothing is there, it cannot be read, or a choice has to be made; the message says which.
     """
-    if limit is not None and limit < 1:
-        raise SourceError(f"limit is {limit}; it must be at least 1, or left out for all rows")
-    text = str(data)
-    if not text.strip():
-        raise SourceError("the data has an empty name; pass a file, a folder, a glob or the id of a Hub dataset")
+    return read_source(SourceRequest(str(data), config, split, revision, streaming, limit), seed)
+
+
+def read_source(request: SourceRequest, seed: int | None = None) -> Source:
+    """The rows that a request asks for and where they come from.
+
+    Args:
+        request: What to read.
+        seed: As ``load_source`` takes it; without meaning for rows that are a Dataset already.
+
+    Raises:
+        SourceError: As ``load_source``.
+    """
+    if isinstance(request.data, Dataset):
+        rows = _take(request.data, request.limit, None)
+        length = {"rows": len(rows), "limit": request.limit, "seed": None}
+        return Source(rows, {"kind": "dataset", "fingerprint": rows._fingerprint, **length})
+    text, limit = str(request.data), request.limit
     folder = Path(text).expanduser()
     parquet: tuple[str, ...] = ()
     with _quiet():
         if _is_saved(folder):
-            rows, info = _from_disk(folder, split)
+            rows, info = _from_disk(folder, request.split)
         elif files := find_files(text):
-            stream = (limit, seed) if streaming else None
-            rows, info = _from_files(files, folder, split, stream)
+            stream = (limit, seed) if request.streaming else None
+            rows, info = _from_files(files, folder, request.split, stream)
             parquet = _only_parquet(str(file.absolute()) for file in files[info["split"]])
         else:
-            rows, info, parquet = _from_hub(text, config, split, revision, streaming=streaming)
-        if info["kind"] != "hub" and (config or revision):
+            rows, info, parquet = _from_hub(text, request)
+        if info["kind"] != "hub" and (request.config or request.revision):
             raise SourceError(
                 f"config and revision belong to Hub datasets; {text} is a local {info['kind']}: leave them out"
             )
@@ -147,15 +161,13 @@ def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]
     return saved, {"kind": "saved", "split": chosen, "fingerprint": fingerprint(files), "files": names}
 
 
-def _from_hub(
-    name: str, config: str | None, split: str | None, revision: str | None, *, streaming: bool
-) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
+def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
     if not HUB_ID.fullmatch(name) or format_of(Path(name)):
         raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
     try:
-        builder = load_dataset_builder(name, name=config, revision=revision)
-        chosen = _choose("split", split, _split_names(builder), name)
-        if streaming:
+        builder = load_dataset_builder(name, name=request.config, revision=request.revision)
+        chosen = _choose("split", request.split, _split_names(builder), name)
+        if request.streaming:
             rows = builder.as_streaming_dataset(split=chosen)
         else:
             builder.download_and_prepare()
@@ -253,30 +265,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         datasets.logging.set_verbosity(level)
-
-
-def read_source(
-    data: str | Path | Dataset,
-    config: str | None,
-    split: str | None,
-    revision: str | None,
-    streaming: bool,
-    limit: int | None,
-) -> Source:
-    """The rows and where they come from; arguments as of ``mine``.
-
-    Raises:
-        SourceError: The data cannot be found or read.
-    """
-    if not isinstance(data, Dataset):
-        return load_source(
-            str(data),
-            config=config,
-            split=split,
-            revision=revision,
-            streaming=streaming,
-            limit=limit,
-        )
-    rows = data if limit is None else data.select(range(min(limit, len(data))))
-    info = {"kind": "dataset", "fingerprint": rows._fingerprint, "rows": len(rows), "limit": limit, "seed": None}
-    return Source(rows, info)
