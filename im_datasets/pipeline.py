@@ -8,11 +8,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import IO
 
 from datasets import Dataset
 
@@ -50,7 +50,8 @@ from im_datasets.scoring.scored_files import (
     write_scored,
 )
 from im_datasets.scoring.shards import drop_partial, partial_folder
-from im_datasets.selection.select import Selection, check_enough, check_request, select
+from im_datasets.selection.request import SelectionRequest
+from im_datasets.selection.select import Selection, select_rows
 
 
 @dataclass(frozen=True)
@@ -152,16 +153,15 @@ def mine(
         IndicatorError: An indicator broke on a row; the message names it.
     """
     folder, chosen = Path(out), rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
-    wish: dict[str, Any] = {
-        "top_k": top_k,
-        "fraction": fraction,
-        "threshold": threshold,
-        "per_group": per_group,
-        "near_duplicates": near_duplicates,
-        "exclude_contaminated": exclude_contaminated,
-        "seed": seed,
-    }
-    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
+    wish = SelectionRequest(
+        top_k=top_k,
+        fraction=fraction,
+        threshold=threshold,
+        per_group=per_group,
+        near_duplicates=near_duplicates,
+        exclude_contaminated=exclude_contaminated,
+        seed=seed,
+    )
     check_facts(license, language)
     check_writable(folder)
     check_replaceable(folder, overwrite=overwrite)
@@ -169,9 +169,18 @@ def mine(
         clock = perf_counter()
         source = read_source(SourceRequest(data, config, split, revision, streaming, limit))
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
-        check_enough(top_k, len(dataset))
+        wish.check_enough(len(dataset))
         models = models_of(InstructMining(chosen, indicators=indicators).indicators)
-        asked = [source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models, wish, license, language]
+        asked = [
+            source.info,
+            mapping.to_dict(),
+            chosen.to_dict(),
+            repr(indicators),
+            models,
+            asdict(wish),
+            license,
+            language,
+        ]
         request = sha256(json.dumps([__version__, *asked], sort_keys=True).encode()).hexdigest()
         loading = perf_counter() - clock
         if (found := _finished(folder, request, overwrite=overwrite)) is not None:
@@ -191,7 +200,7 @@ def mine(
             log=log,
         )
         clock = perf_counter()
-        selection = select(scored.dataset, columns=mapping, embedder=embedder_of(indicators), **wish)
+        selection = select_rows(scored.dataset, wish, columns=mapping, embedder=embedder_of(indicators))
         selecting = perf_counter() - clock
         record = replace(
             scored.record,
@@ -380,16 +389,15 @@ def select_files(
         SelectionError: The selection cannot be met, or near-duplicates would need an embedder that cannot be had here.
     """
     folder = Path(out)
-    wish: dict[str, Any] = {
-        "top_k": top_k,
-        "fraction": fraction,
-        "threshold": threshold,
-        "per_group": per_group,
-        "near_duplicates": near_duplicates,
-        "exclude_contaminated": exclude_contaminated,
-        "seed": seed,
-    }
-    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
+    wish = SelectionRequest(
+        top_k=top_k,
+        fraction=fraction,
+        threshold=threshold,
+        per_group=per_group,
+        near_duplicates=near_duplicates,
+        exclude_contaminated=exclude_contaminated,
+        seed=seed,
+    )
     check_facts(license, language)
     check_writable(folder)
     check_replaceable(folder, overwrite=overwrite)
@@ -400,7 +408,7 @@ def select_files(
         given = read_scored(scored)
         clock = perf_counter()
         embedder = None if near_duplicates is None else _embedder(given.record)
-        selection = select(given.dataset, columns=given.columns, embedder=embedder, **wish)
+        selection = select_rows(given.dataset, wish, columns=given.columns, embedder=embedder)
         record = replace(
             given.record,
             command=_both(given.record.command, command),

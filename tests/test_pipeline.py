@@ -121,7 +121,7 @@ def test_mine_refuses_a_file_as_folder(data, tmp_path):
         mine(data, tmp_path / "file", top_k=4, progress=False)
 
 
-@pytest.mark.parametrize("part", ["score", "select", "write_report", "write_card"])
+@pytest.mark.parametrize("part", ["score", "select_rows", "write_report", "write_card"])
 def test_mine_interrupted_leaves_what_was_scored_and_nothing_else(data, tmp_path, monkeypatch, part):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -1,11 +1,10 @@
 """Scored dataset → Selection(kept, dropped), every row with its rank and every dropped row with its reason.
 
 Ranks by ``im_log_loss``, works out how many rows are wanted, and puts both sides together. Which rows pass
-quota, contamination and near-duplicates is found out by ``screening``.
+quota, contamination and near-duplicates is found out by ``walk``.
 """
 
 import math
-import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,7 +24,8 @@ from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.contamination import EvaluationIndex
 from im_datasets.selection.duplicates import KeptVectors, TextEmbedder
-from im_datasets.selection.walk import Checks, Quota, Texts, Walk, is_count, walk_rows
+from im_datasets.selection.request import SelectionRequest
+from im_datasets.selection.walk import Checks, Quota, Texts, WalkResult, walk_rows
 
 BELOW_THE_CUT = "below the cut"
 NO_VALUE = "an indicator gave no value"
@@ -80,30 +80,15 @@ def select(
     its group is full ("over the quota"), a check asks for its text and it has none ("could not be checked: "
     and why), it repeats an evaluation text ("contaminated"), or it is nearly the same as a row kept before it
     ("near-duplicate"). The walk ends when enough rows are kept; every row after that is "below the cut" and
-    is not looked at. Rows without a log loss are "unscorable: " and their
-    ``im_unscorable``, or "an indicator gave no value". Exactly one of ``top_k``, ``fraction`` and
-    ``threshold`` says how many.
+    is not looked at. Rows without a log loss are "unscorable: " and their ``im_unscorable``, or "an indicator gave no
+    value". What is asked, ``top_k`` to ``seed``, is described at ``selection.request.SelectionRequest``; exactly one of
+    ``top_k``, ``fraction`` and ``threshold`` says how many rows.
 
-    Args:
-        ds: A dataset with ``im_log_loss`` (lower is better; NaN = could not be scored) and perhaps
-            ``im_unscorable`` (a reason, or an empty string). A shuffled or filtered one is fine. An
-            ``im_row`` that is already there stays; ``im_rank``, ``im_reason`` and ``im_duplicate_of`` of an
-            earlier selection are replaced. A set format is not carried over.
-        top_k: Keep this many rows. If the checks leave fewer, fewer are kept and ``settings["shortfall"]``
-            says how many are missing.
-        fraction: Keep this share of the scorable rows, in (0, 1]; rounded down, but at least one row.
-        threshold: Keep the rows with a log loss at or below this.
-        per_group: (column, quota): keep at most this many rows per value of the column. Rows without a value
-            form one group of their own.
-        near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
-            which the worse of two rows is dropped; 1 means equal embeddings.
-        exclude_contaminated: Evaluation texts (the instructions of an evaluation set). An instruction with
-            more than half of the word 8-grams of one of them is dropped, and one that equals a text of fewer
-            than 8 words; case, punctuation and spacing do not count, and in scripts without spaces a
-            character counts as a word.
-        seed: Recorded. No part of a selection is random, so it changes nothing.
-        columns: Where instruction and response stand, for the two checks above; None finds them by name.
-        embedder: Turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
+    ``ds`` has ``im_log_loss`` (lower is better; NaN = could not be scored) and perhaps ``im_unscorable`` (a reason, or
+    an empty string). A shuffled or filtered one is fine. An ``im_row`` that is already there stays; ``im_rank``,
+    ``im_reason`` and ``im_duplicate_of`` of an earlier selection are replaced. A set format is not carried over.
+    ``columns`` says where instruction and response stand, for the two checks of texts; None finds them by name.
+    ``embedder`` turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
 
     Returns:
         Both sides of the selection, which together hold every row once.
@@ -120,76 +105,52 @@ def select(
         >>> selection.kept["q"][:], selection.cut, selection.reasons
         (['b', 'c'], 0.2, {'below the cut': 1})
     """
+    request = SelectionRequest(
+        top_k=top_k,
+        fraction=fraction,
+        threshold=threshold,
+        per_group=per_group,
+        near_duplicates=near_duplicates,
+        exclude_contaminated=exclude_contaminated,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    return select_rows(ds, request, columns=columns, embedder=embedder)
+
+
+def select_rows(
+    ds: Dataset, request: SelectionRequest, *, columns: Columns | None = None, embedder: TextEmbedder | None = None
+) -> Selection:
+    """What ``select`` does, asked by a request.
+
+    Raises:
+        SelectionError: The request cannot be met by this dataset.
+        ColumnsError: A check needs the texts, and instruction and response cannot be told from the columns.
+    """
     _check_dataset(ds)
-    check_request(top_k=top_k, fraction=fraction, threshold=threshold, near_duplicates=near_duplicates)
     ranking = _rank(ds)
-    order, limit = _size(ranking, top_k, fraction, threshold)
-    evaluation = None if exclude_contaminated is None else EvaluationIndex.build(exclude_contaminated)
-    if near_duplicates is not None and embedder is None:
+    order, limit = _size(ranking, request)
+    texts, threshold = request.exclude_contaminated, request.near_duplicates
+    evaluation = None if texts is None else EvaluationIndex.build(texts)
+    if threshold is not None and embedder is None:
+        # Opens a model, which most selections have no need of.
         from im_datasets.models.embedder import Embedder
 
         embedder = Embedder()
-    needs_texts = evaluation is not None or near_duplicates is not None
+    needs_texts = evaluation is not None or threshold is not None
     checks = Checks(
-        quota=Quota(ds, per_group),
+        quota=Quota(ds, request.per_group),
         texts=Texts(ds, columns or Columns.detect(ds.column_names)) if needs_texts else None,
         evaluation=evaluation,
-        vectors=None if near_duplicates is None else KeptVectors(float(near_duplicates)),
+        vectors=None if threshold is None else KeptVectors(threshold),
         embedder=embedder,
     )
     walk = walk_rows(order, limit, checks)
-    settings = {
-        "top_k": None if top_k is None else int(top_k),
-        "fraction": None if fraction is None else float(fraction),
-        "threshold": None if threshold is None else float(threshold),
-        **checks.settings(),
-        "seed": seed,
-        "shortfall": 0 if threshold is not None else limit - len(walk.kept),
-    }
+    settings = request.settings(
+        embedder=embedder.describe() if embedder is not None and threshold is not None else None,
+        evaluation_sha256=evaluation.sha256 if evaluation is not None else None,
+        shortfall=0 if request.threshold is not None else limit - len(walk.kept),
+    )
     return _assemble(ds, ranking, walk, settings)
-
-
-def check_request(
-    *,
-    top_k: int | None = None,
-    fraction: float | None = None,
-    threshold: float | None = None,
-    near_duplicates: float | None = None,
-) -> None:
-    """Check the numbers of a request that can be checked before there is a scored dataset.
-
-    Args:
-        top_k: As ``select`` takes it.
-        fraction: As ``select`` takes it.
-        threshold: As ``select`` takes it.
-        near_duplicates: As ``select`` takes it.
-
-    Raises:
-        SelectionError: Not exactly one of the three sizes, or a number out of range.
-    """
-    sizes = {"top_k": top_k, "fraction": fraction, "threshold": threshold}
-    given = [f"{name}={value!r}" for name, value in sizes.items() if value is not None]
-    if len(given) != 1:
-        raise SelectionError(f"got {' and '.join(given) or 'no size'}; give exactly one of {', '.join(sizes)}")
-    if top_k is not None and not is_count(top_k):
-        raise SelectionError(f"top_k={top_k!r}; it must be a whole number, 1 or more")
-    if threshold is not None and not _is_finite(threshold):
-        raise SelectionError(f"threshold={threshold!r}; it must be a finite log loss")
-    for name, share in (("fraction", fraction), ("near_duplicates", near_duplicates)):
-        if share is not None and not (_is_finite(share) and 0 < share <= 1):
-            raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
-
-
-def check_enough(top_k: int | None, rows: int) -> None:
-    """Check that there are as many rows as are asked for, whatever they will score.
-
-    Raises:
-        SelectionError: There are fewer.
-    """
-    if top_k is not None and top_k > rows:
-        raise SelectionError(
-            f"top_k={top_k}, but the dataset has {rows} rows; ask for {rows} or fewer, or for a fraction"
-        )
 
 
 def _check_dataset(ds: Any) -> None:
@@ -208,10 +169,6 @@ def _check_dataset(ds: Any) -> None:
         )
     if len(ds) == 0:
         raise SelectionError("the dataset has no rows; there is nothing to select from")
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class _Reasons:
@@ -288,27 +245,25 @@ def _log_loss(ds: Dataset) -> NDArray[np.float64]:
     return values
 
 
-def _size(
-    ranking: _Ranking, top_k: int | None, fraction: float | None, threshold: float | None
-) -> tuple[RowNumbers, int]:
+def _size(ranking: _Ranking, request: SelectionRequest) -> tuple[RowNumbers, int]:
     """The rows to walk and how many of them to keep at most."""
     order = ranking.order
-    if threshold is not None:
-        below = order[ranking.log_loss[order] <= threshold]
+    if request.threshold is not None:
+        below = order[ranking.log_loss[order] <= request.threshold]
         return below, len(below)
-    if fraction is not None:
+    if request.fraction is not None:
         # Through the decimal digits: in floats, 0.29 of 100 rows would be 28.
-        return order, max(1, math.floor(Fraction(str(float(fraction))) * len(order)))
-    assert top_k is not None  # noqa: S101 - one of the three is given
-    if top_k > len(order):
+        return order, max(1, math.floor(Fraction(str(request.fraction)) * len(order)))
+    assert request.top_k is not None  # noqa: S101 - one of the three is set
+    if request.top_k > len(order):
         raise SelectionError(
-            f"top_k={top_k}, but only {len(order)} of {len(ranking.log_loss)} rows could be scored; "
+            f"top_k={request.top_k}, but only {len(order)} of {len(ranking.log_loss)} rows could be scored; "
             f"ask for {len(order)} or fewer, or for a fraction"
         )
-    return order, int(top_k)
+    return order, request.top_k
 
 
-def _assemble(ds: Dataset, ranking: _Ranking, walk: Walk, settings: dict[str, Any]) -> Selection:
+def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[str, Any]) -> Selection:
     """Put narrow new columns beside the untouched source and pick both sides from it by index."""
     ds = ds.with_format(None)
     ds = in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))

@@ -4,10 +4,8 @@ Reads texts a block at a time and embeds only as many rows as the walk comes to.
 are wanted, ``select`` says.
 """
 
-import numbers
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +37,17 @@ class Quota:
             group without a limit.
 
     Raises:
-        SelectionError: The column is unknown or holds no plain values, or the quota is below 1.
+        SelectionError: The column is unknown or holds no plain values.
     """
 
     def __init__(self, ds: Dataset, per_group: tuple[str, int] | None) -> None:
-        self.column: str | None = None
         self.quota = len(ds)
         self._groups: RowNumbers | None = None
         self._taken: Counter[int] = Counter()
         if per_group is not None:
-            self.column, self.quota = _checked(per_group, ds.features)
-            self._groups = _group_codes(read_column(ds, self.column))
+            column, self.quota = per_group
+            _check_column(column, ds.features)
+            self._groups = _group_codes(read_column(ds, column))
 
     def is_full(self, row: int) -> bool:
         """Whether the group of this row has all the rows it may have."""
@@ -63,19 +61,13 @@ class Quota:
         return 0 if self._groups is None else int(self._groups[row])
 
 
-def _checked(per_group: Any, features: Features) -> tuple[str, int]:
-    if not (isinstance(per_group, tuple | list) and len(per_group) == 2):
-        raise SelectionError(f"per_group={per_group!r}; give a column and a quota: ('category', 100)")
-    column, quota = per_group
+def _check_column(column: str, features: Features) -> None:
     if column not in features:
         raise SelectionError(f"no column {column!r} to group by in {list(features)}")
     if not isinstance(features[column], Value | ClassLabel):
         raise SelectionError(
             f"column {column!r} holds {features[column]}; group by a column of plain values (text, numbers)"
         )
-    if not is_count(quota):
-        raise SelectionError(f"a quota of {quota!r} per {column!r}; it must be a whole number, 1 or more")
-    return column, int(quota)
 
 
 def _group_codes(column: pa.ChunkedArray) -> RowNumbers:
@@ -126,17 +118,6 @@ class Checks:
     vectors: KeptVectors | None
     embedder: TextEmbedder | None
 
-    def settings(self) -> dict[str, Any]:
-        """What was asked, as plain data."""
-        quota, evaluation, vectors = self.quota, self.evaluation, self.vectors
-        return {
-            "per_group": None if quota.column is None else {"column": quota.column, "quota": quota.quota},
-            "near_duplicates": None if vectors is None else vectors.threshold,
-            "embedder": None if vectors is None or self.embedder is None else self.embedder.describe(),
-            "exclude_contaminated": None if evaluation is None else evaluation.texts,
-            "evaluation_sha256": None if evaluation is None else evaluation.sha256,
-        }
-
     def open(self, rows: RowNumbers) -> "_OpenBlock":
         """Read a block of rows; a row whose group is full already costs nothing."""
         rows = np.array([row for row in rows.tolist() if not self.quota.is_full(row)], dtype=np.int64)
@@ -185,7 +166,7 @@ class _OpenBlock:
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkResult:
     """What a walk found.
 
     Attributes:
@@ -199,7 +180,7 @@ class Walk:
     twins: dict[int, int] = field(default_factory=dict)
 
 
-def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> Walk:
+def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> WalkResult:
     """Keep rows in order until there are enough.
 
     Args:
@@ -210,7 +191,7 @@ def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> Walk:
     Returns:
         The kept rows and those dropped before the last of them; rows after that are in neither.
     """
-    walk = Walk()
+    walk = WalkResult()
     start = 0
     while start < len(order) and len(walk.kept) < limit:
         # Not many more rows than are still wanted: reading and embedding them is what costs.
@@ -220,7 +201,7 @@ def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> Walk:
     return walk
 
 
-def _walk_block(rows: RowNumbers, limit: int, checks: Checks, walk: Walk) -> None:
+def _walk_block(rows: RowNumbers, limit: int, checks: Checks, walk: WalkResult) -> None:
     block = checks.open(rows)
     for row in rows.tolist():
         if len(walk.kept) == limit:
@@ -233,8 +214,3 @@ def _walk_block(rows: RowNumbers, limit: int, checks: Checks, walk: Walk) -> Non
         else:
             block.keep(row)
             walk.kept.append(row)
-
-
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number, 1 or more."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1

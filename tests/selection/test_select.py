@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from im_datasets.common.errors import ColumnsError, SelectionError
 from im_datasets.data.columns import Columns
-from im_datasets.selection import walk as screening
-from im_datasets.selection.select import Selection, check_request, select
+from im_datasets.selection import walk
+from im_datasets.selection.request import SelectionRequest
+from im_datasets.selection.select import Selection, select
 
 NAN = math.nan
 COLUMNS = Columns(instruction="q", response="a")
@@ -198,7 +199,7 @@ def test_select_embeds_no_more_than_the_walk_needs(monkeypatch: pytest.MonkeyPat
     assert len(embedder.texts) == 64
     # All three groups are full after the first block: of the rows after it, none is embedded.
     embedder.texts.clear()
-    monkeypatch.setattr(screening, "BLOCK", 16)
+    monkeypatch.setattr(walk, "BLOCK", 16)
     assert rows(select(ds, threshold=1e9, per_group=("kind", 1), **wish).kept) == [0, 2, 3]
     assert len(embedder.texts) == 16
 
@@ -234,7 +235,7 @@ def test_select_drops_a_planted_evaluation_row() -> None:
 def test_select_reads_texts_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     ds = texts([f"Write poem number {i}." for i in range(50)] + ["Write a poem!"])
     whole = select(ds, threshold=99, exclude_contaminated=EVALUATION, columns=COLUMNS)
-    monkeypatch.setattr(screening, "BLOCK", 7)
+    monkeypatch.setattr(walk, "BLOCK", 7)
     blocked = select(ds, threshold=99, exclude_contaminated=EVALUATION, columns=COLUMNS)
     assert why(whole) == why(blocked) == {50: "contaminated"}
 
@@ -448,7 +449,7 @@ def test_select_meets_its_promises(request_: tuple[Dataset, dict[str, Any]], blo
             assert twin < 0 or by_row[twin] < rank
     # The same again, whatever the blocks.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screening, "BLOCK", block)
+        patch.setattr(walk, "BLOCK", block)
         assert both(select(ds, **wish)) == both(selection)
 
 
@@ -499,9 +500,9 @@ def test_select_does_not_depend_on_row_order(data: st.DataObject, count: int) ->
         ({"top_k": 1, "near_duplicates": 1.1}, r"near_duplicates=1.1; it must be above 0"),
     ],
 )
-def test_check_request_refuses_numbers_out_of_range(wish: dict[str, Any], message: str) -> None:
+def test_request_and_select_refuse_numbers_out_of_range(wish: dict[str, Any], message: str) -> None:
     with pytest.raises(SelectionError, match=message):
-        check_request(**wish)
+        SelectionRequest(**wish)
     with pytest.raises(SelectionError, match=message):
         select(scored([0.1, 0.2]), **wish)
 
