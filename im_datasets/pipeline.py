@@ -24,8 +24,7 @@ from im_datasets.data.prepare import prepare
 from im_datasets.data.request import SourceRequest
 from im_datasets.data.source import read_source
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.model import embedder_of, models_of
-from im_datasets.indicators.settings import NotRescorable, rebuild_embedder
+from im_datasets.indicators.settings import NotRescorable, rebuild_embedder, shared_embedder, weights_of
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import using_store
 from im_datasets.report.card_facts import check_facts
@@ -170,7 +169,8 @@ def mine(
         source = read_source(SourceRequest(data, config, split, revision, streaming, limit))
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
         wish.check_enough(len(dataset))
-        models = models_of(InstructMining(chosen, indicators=indicators).indicators)
+        used = InstructMining(chosen, indicators=indicators).indicators
+        models = [weights for indicator in used if (weights := weights_of(indicator)) is not None]
         asked = [
             source.info,
             mapping.to_dict(),
@@ -200,7 +200,7 @@ def mine(
             log=log,
         )
         clock = perf_counter()
-        selection = select_rows(scored.dataset, wish, columns=mapping, embedder=embedder_of(indicators))
+        selection = select_rows(scored.dataset, wish, columns=mapping, embedder=shared_embedder(indicators))
         selecting = perf_counter() - clock
         record = replace(
             scored.record,
@@ -318,7 +318,8 @@ def score_files(
         clock = perf_counter()
         source = read_source(SourceRequest(data, config, split, revision, streaming, limit))
         dataset, mapping = prepare(source.dataset, columns, every_turn=every_turn)
-        models = models_of(InstructMining(chosen, indicators=indicators).indicators)
+        used = InstructMining(chosen, indicators=indicators).indicators
+        models = [weights for indicator in used if (weights := weights_of(indicator)) is not None]
         asked = [__version__, source.info, mapping.to_dict(), chosen.to_dict(), repr(indicators), models]
         request = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         loading = perf_counter() - clock

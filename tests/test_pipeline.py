@@ -14,7 +14,6 @@ from datasets import Dataset, load_dataset
 from im_datasets import LinearRule, mine, pipeline, verify
 from im_datasets.common.errors import HubError, OutputError, RuleError, SelectionError, SourceError
 from im_datasets.data.columns import Columns
-from im_datasets.indicators import MTLD, Similarity, model
 from im_datasets.models.embedder import Embedder
 from im_datasets.report import result_folder
 from im_datasets.report.result_folder import load_result
@@ -93,12 +92,6 @@ def test_mine_again_by_an_embedder_of_other_weights_is_another_request(mined, da
     monkeypatch.setattr(Embedder, "weights", lambda self: "sha256:other")
     with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
         mine(data, mined.folder, top_k=4, progress=False)
-
-
-def test_models_of_tells_the_weights_of_embedders(monkeypatch):
-    monkeypatch.setattr(Embedder, "weights", lambda self: f"weights of {self.model}")
-    indicators = [MTLD(), Similarity(embedder=Embedder(model="folder"))]
-    assert model.models_of(indicators) == [{"embedder": "weights of folder"}]
 
 
 def test_mine_overwrites_when_asked(data, tmp_path):

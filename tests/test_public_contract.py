@@ -23,10 +23,10 @@ from im_datasets.hub.manifest import Manifest
 from im_datasets.indicators import IFD, Perplexity, Reward, UniEval
 from im_datasets.indicators.metric import module_names
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
+from im_datasets.indicators.settings import ENTRY_POINTS
 from im_datasets.models.inference import _keys
 from im_datasets.report.configs import MANIFEST, Config, Published
 from im_datasets.report.result_folder import CARD, DROPPED, KEPT, REPORT
-from im_datasets.rules.instruct_mining import ENTRY_POINTS
 from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.record import RECORD, IndicatorRecord, ScoringRecord
 

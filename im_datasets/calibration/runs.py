@@ -104,20 +104,6 @@ class Runs:
         return tuple(run for run in self.runs if run.kind == kind)
 
 
-def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data without what only says where something ran, at any depth: ``device`` and ``compile``.
-
-    Example:
-        >>> portable({"model": "m", "device": "cuda", "embedder": {"device": None, "dtype": "float32"}})
-        {'model': 'm', 'embedder': {'dtype': 'float32'}}
-    """
-    return {
-        name: portable(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in {"device", "compile"}
-    }
-
-
 def append_run(path: str | Path, run: Run) -> None:
     """Add a run to a table, whole or not at all, while other processes may do the same.
 

@@ -550,11 +550,12 @@ def _embedding(rule: str, model: str, device: str | None = None) -> "list[Indica
     from dataclasses import replace
 
     from im_datasets.indicators import Similarity
+    from im_datasets.indicators.settings import embedder_of
     from im_datasets.models.embedder import Embedder
     from im_datasets.rules.instruct_mining import InstructMining
 
     encoder = Embedder(model=model, device=device)
-    embedding = [i for i in InstructMining(rule).indicators if isinstance(getattr(i, "embedder", None), Embedder)]
+    embedding = [i for i in InstructMining(rule).indicators if embedder_of(i)]
     return [replace(i, embedder=encoder) for i in embedding] or [Similarity(embedder=encoder)]  # type: ignore[call-arg]
 
 

@@ -16,7 +16,7 @@ from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
-from im_datasets.indicators.settings import NotRescorable
+from im_datasets.indicators.settings import NotRescorable, compares_rows, describe_model
 from im_datasets.models.static_embedder import STATIC
 from im_datasets.models.value_store import using_store
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
@@ -77,7 +77,7 @@ def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: D
     try:
         # Computed anew: what the store kept may be what was published.
         with using_store(None):
-            if isinstance(indicator, KNNDistance):
+            if compares_rows(indicator):
                 search = record.search if isinstance(record.search, dict) else {}
                 fresh = _neighbours(indicator, pairs, search.get("vectors", "float32"))
             else:
@@ -96,11 +96,6 @@ def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: D
         differing = [int(names[place]) for place in np.flatnonzero(~(off <= tolerance))]
         found.append(Agreement(column, len(off), float(off.max(initial=0.0)), tolerance, differing))
     return found
-
-
-def compares_rows(record: IndicatorRecord) -> bool:
-    """Whether a value of this indicator depends on all other rows."""
-    return record.name == KNNDistance.__name__
 
 
 def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[str, list[float]]:
@@ -122,11 +117,9 @@ def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[st
 
 
 def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
-    used = getattr(indicator, "embedder", indicator)
-    describe = getattr(used, "describe", None)
-    if describe is None or record.model is None:
+    if record.model is None or (model := describe_model(indicator)) is None:
         return
-    here, there = describe()["revision"], record.model.get("revision")
+    here, there = model["revision"], record.model.get("revision")
     if here != there and record.model.get("id") == STATIC:
         # Every machine distils it for itself, and another kind of processor rounds otherwise.
         raise NotRescorable(f"the static model distilled here is {here}, the record names {there}")

@@ -30,9 +30,9 @@ from im_datasets.hub.checks import (
     verdict,
 )
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.rescoring import Agreement, compares_rows, read_pairs, rescore
+from im_datasets.hub.rescoring import Agreement, read_pairs, rescore
 from im_datasets.indicators.score_columns import UNSCORABLE
-from im_datasets.indicators.settings import NotRescorable, rebuild
+from im_datasets.indicators.settings import NotRescorable, compares_rows, rebuild
 from im_datasets.report.statistics import score_columns
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
@@ -144,13 +144,13 @@ def _sample(found: Found, sample: int, seed: int) -> Iterator[Check]:
         if any(column not in drawn.column_names for column in record.writes):
             yield Check("sample", NOT_CHECKED, f"{record.name}: its columns were not published")
             continue
-        if compares_rows(record) and not whole:
-            told = f"{record.name}: it compares all rows, for which both sides with texts are needed, at most"
-            yield Check("sample", NOT_CHECKED, f"{told} {NEIGHBOUR_ROWS:,} rows")
-            continue
         try:
-            several = (read_pairs(found.record, rows), rows) if compares_rows(record) else (pairs, drawn)
-            agreements = rescore(rebuild(record), record, *several)
+            indicator = rebuild(record)
+            if compares_rows(indicator) and not whole:
+                needed = f"both sides with texts are needed, at most {NEIGHBOUR_ROWS:,} rows"
+                raise NotRescorable(f"it compares all rows, for which {needed}")
+            several = (read_pairs(found.record, rows), rows) if compares_rows(indicator) else (pairs, drawn)
+            agreements = rescore(indicator, record, *several)
         except NotRescorable as error:
             yield Check("sample", NOT_CHECKED, f"{record.name}: {error}")
         except HubError as error:

@@ -7,7 +7,7 @@ scored. README, dataset cards and metric modules take names, units, ranges and d
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,6 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.models.devices import on_rank
 
 Batch = Mapping[str, Sequence[Any]]
-
-
-"""Every column this package writes with a number in it. NaN = could not be scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +94,8 @@ class Indicator(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain data for a record, without the columns (which the record holds once)."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
+        return {n: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for n, v in values.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and version: all that a `datasets` cache key should depend on."""

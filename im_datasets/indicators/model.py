@@ -13,7 +13,6 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.models.batching import Computed
 from im_datasets.models.checkpoints import Checkpoint, Kind
-from im_datasets.models.embedder import Embedder
 from im_datasets.models.inference import Engine, compute
 
 FEWEST_TOKENS = 16
@@ -108,24 +107,3 @@ class ModelIndicator(Indicator):
         """The settings as plain data; a folder's path is cut to its name."""
         settings = super().settings()
         return settings | ({"model": Path(self.model).name} if Path(self.model).is_dir() else {})
-
-
-def models_of(indicators: Sequence[Indicator]) -> list[dict[str, Any]]:
-    """Which weights the indicators run with: a folder or a branch may hold others the next time.
-
-    Raises:
-        ModelError: A model cannot be had.
-    """
-    found = []
-    for indicator in indicators:
-        if isinstance(indicator, ModelIndicator):
-            found.append(indicator.describe())
-        elif isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
-            found.append({"embedder": embedder.weights()})
-    return found
-
-
-def embedder_of(indicators: Sequence[Indicator]) -> Embedder:
-    """The encoder that the run's indicators use, so that near-duplicates are told by the same vectors."""
-    used = (getattr(indicator, "embedder", None) for indicator in indicators)
-    return next((embedder for embedder in used if isinstance(embedder, Embedder)), Embedder())

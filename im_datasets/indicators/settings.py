@@ -1,43 +1,186 @@
-"""An indicator ↔ plain data: making again what a record or a rule tells of.
+"""An indicator ↔ plain data: what it depends on, its settings, and making again what a record or a rule states.
 
 A record may come from a stranger: it may name classes of this package and models of the Hub, and nothing of it is run
 or opened beyond that.
 """
 
+import json
 import re
-from dataclasses import is_dataclass
-from typing import Any, Protocol, get_args, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from typing_extensions import TypeIs
 
 from im_datasets import indicators as catalogue
 from im_datasets.common.errors import HubError, ImDatasetsError
 from im_datasets.data.source import HUB_ID
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.function import FunctionIndicator
+from im_datasets.indicators.knn.indicator import KNNDistance
+from im_datasets.indicators.model import ModelIndicator
 from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import EMBEDDED
+from im_datasets.models.hub_models import EMBEDDED, folder_digest
 from im_datasets.models.static_embedder import STATIC
+
+ENTRY_POINTS = "im_datasets.indicators"
+"""The group in which other packages name their indicators."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def compares_rows(indicator: Indicator) -> TypeIs[KNNDistance]:
+    """Whether a value depends on all other rows: its vectors are collected, and searched once all are there."""
+    return isinstance(indicator, KNNDistance)
+
+
+def runs_model(indicator: Indicator) -> TypeIs[ModelIndicator]:
+    """Whether it runs a model of its own, beside the encoder that indicators share."""
+    return isinstance(indicator, ModelIndicator)
+
+
+def embedder_of(indicator: Indicator) -> Embedder | None:
+    """The sentence encoder that ``embeds`` is for, a field called ``embedder``; None where there is none."""
+    embedder = getattr(indicator, "embedder", None)
+    return embedder if isinstance(embedder, Embedder) else None
+
+
+def shared_embedder(indicators: Sequence[Indicator]) -> Embedder:
+    """The encoder that a run's indicators use, the default one where none does.
+
+    What describes the rows takes it too, and near-duplicates are told by the same vectors.
+    """
+    return next((embedder for indicator in indicators if (embedder := embedder_of(indicator))), Embedder())
+
+
+def describe_model(indicator: Indicator) -> dict[str, Any] | None:
+    """Its model as resolved here, for a record: id, revision, dtype and device; None where it has none.
+
+    Raises:
+        ModelError: The model cannot be had.
+    """
+    model = indicator if runs_model(indicator) else embedder_of(indicator)
+    return model.describe() if model else None
+
+
+def weights_of(indicator: Indicator) -> dict[str, Any] | None:
+    """Which weights it runs with, found without loading them; None where it has no model.
+
+    A folder or a branch may hold others the next time.
+
+    Raises:
+        ModelError: The model cannot be had.
+    """
+    if runs_model(indicator):
+        return indicator.describe()
+    embedder = embedder_of(indicator)
+    return {"embedder": embedder.weights()} if embedder else None
+
+
+def identity(indicator: Indicator | Embedder) -> dict[str, Any]:
+    """All that values depend on, as plain data: class and settings, a model by its weights wherever they lie.
+
+    Raises:
+        ModelError: A model cannot be had.
+    """
+    values = {field.name: getattr(indicator, field.name) for field in fields(indicator)}
+    plain: dict[str, Any] = {name: identity(v) if isinstance(v, Embedder) else repr(v) for name, v in values.items()}
+    if isinstance(indicator, Embedder):
+        plain |= {"model": indicator.weights(), "revision": None}
+    elif runs_model(indicator):
+        checkpoint = indicator.checkpoint.resolve()
+        plain |= {"model": checkpoint.weights(), "revision": None, "dtype": checkpoint.dtype}
+    return {"class": type(indicator).__name__, **portable(plain)}
+
+
+def to_settings(indicator: Indicator) -> dict[str, Any]:
+    """All settings as a rule's JSON holds them; a local model by its folder and the digest of its weights."""
+    settings = json.loads(json.dumps(indicator.settings(), default=_plain))
+    if runs_model(indicator):
+        settings |= _local_weights(indicator.model)
+    if embedder := embedder_of(indicator):
+        settings["embedder"] = asdict(embedder) | _local_weights(embedder.model)
+    return portable(settings)
+
+
+def own_settings(indicator: Indicator) -> dict[str, Any]:
+    """The same without those that are the default of the indicator's class."""
+    kind = find_indicator(type(indicator).__name__)
+    try:
+        defaults = to_settings(kind()) if kind else {}
+    except TypeError:
+        # An indicator of the user's own that has no default for everything.
+        defaults = {}
+    return {name: value for name, value in to_settings(indicator).items() if defaults.get(name, ...) != value}
+
+
+def from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings as an indicator's class takes them: an embedder made of its own, tuples where JSON has lists."""
+    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+    if isinstance(arguments.get("embedder"), Mapping):
+        arguments["embedder"] = Embedder(**from_settings(arguments["embedder"]))
+    return arguments
+
+
+def without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the digests that ``to_settings`` puts beside the folders of local models."""
+    kept = {name: value for name, value in settings.items() if name != "weights"}
+    return {name: without_weights(v) if isinstance(v, Mapping) else v for name, v in kept.items()}
+
+
+def other_weights(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with a local model whose weights some settings state; None where nothing is."""
+    for stated in (settings, settings.get("embedder")):
+        if isinstance(stated, Mapping) and "weights" in stated:
+            folder, weights = stated["model"], stated["weights"]
+            present = folder_digest(folder) if Path(folder).is_dir() else None
+            if present != weights:
+                trouble = "there is no such folder" if present is None else f"the one in this folder has {present}"
+                return f"the model {folder} with {weights}, and {trouble}"
+    return None
+
+
+def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data without what only says where something ran, at any depth: ``device`` and ``compile``.
+
+    Example:
+        >>> portable({"model": "m", "device": "cuda", "embedder": {"device": None, "dtype": "float32"}})
+        {'model': 'm', 'embedder': {'dtype': 'float32'}}
+    """
+    return {
+        name: portable(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in {"device", "compile"}
+    }
+
+
+def find_indicator(name: str) -> type[Indicator] | None:
+    """The indicator class of a name: one of this package, or one that an installed package brings.
+
+    A package brings one by an entry point, in its ``pyproject.toml``::
+
+        [project.entry-points."im_datasets.indicators"]
+        Politeness = "polite.scores:Politeness"
+    """
+    if name in catalogue.__all__:
+        return _packaged(name)
+    brought = next((point.load() for point in entry_points(group=ENTRY_POINTS, name=name)), None)
+    return brought if isinstance(brought, type) and issubclass(brought, Indicator) else None
+
+
 class Recorded(Protocol):
-    """What a record tells of an indicator."""
+    """What a record states of an indicator; ``IndicatorRecord`` of the scoring stage is one."""
 
     @property
-    def name(self) -> str:
-        """The indicator's class."""
-
+    def name(self) -> str: ...  # noqa: D102
     @property
-    def version(self) -> str:
-        """The version of the class."""
-
+    def version(self) -> str: ...  # noqa: D102
     @property
-    def settings(self) -> dict[str, Any]:
-        """Its settings as plain data."""
-
+    def settings(self) -> dict[str, Any]: ...  # noqa: D102
     @property
-    def model(self) -> dict[str, Any] | None:
-        """Its model as it was resolved; None where it has none."""
+    def model(self) -> dict[str, Any] | None: ...  # noqa: D102
 
 
 class NotRescorable(HubError):  # noqa: N818 - an outcome, told to the reader
@@ -45,7 +188,7 @@ class NotRescorable(HubError):  # noqa: N818 - an outcome, told to the reader
 
 
 def rebuild(record: Recorded) -> Indicator:
-    """The indicator that a record tells of, with its settings and its model's commit.
+    """The indicator that a record states, with its settings and its model's commit.
 
     Args:
         record: As it was published.
@@ -54,25 +197,21 @@ def rebuild(record: Recorded) -> Indicator:
         NotRescorable: It is not one of this package, runs a function of somebody's own, is of another version, its
             model is a local folder, or it wants code from a model's repository.
     """
-    if record.name not in catalogue.__all__:
-        raise NotRescorable("it is no indicator of this package")
-    kind = getattr(catalogue, record.name)
-    if not (isinstance(kind, type) and issubclass(kind, Indicator)):
+    if (kind := _packaged(record.name)) is None:
         raise NotRescorable("it is no indicator of this package")
     if kind is FunctionIndicator:
         raise NotRescorable("it runs a function of its publisher's")
     if kind.version != record.version:
         raise NotRescorable(f"it is of version {kind.version} here, the rows were scored by version {record.version}")
+    settings = _pinned(record.settings, record.model)
     try:
-        return _build(kind, _pinned(record.settings, record.model))  # type: ignore[no-any-return]
-    except NotRescorable:
-        raise
+        return kind(**from_settings(settings))
     except (ImDatasetsError, TypeError, ValueError) as error:
         raise NotRescorable(f"it does not take its recorded settings here ({error})") from error
 
 
 def rebuild_embedder(record: Recorded) -> Embedder | None:
-    """The sentence encoder of an indicator that a record tells of, at its model's commit; None where it has none.
+    """The sentence encoder of an indicator that a record states, at its model's commit; None where it has none.
 
     Raises:
         NotRescorable: It cannot be made again here, as when its model was a local folder.
@@ -82,12 +221,17 @@ def rebuild_embedder(record: Recorded) -> Embedder | None:
         return None
     if not isinstance(settings, dict):
         raise NotRescorable("its recorded embedder is none of this package's")
+    settings = _pinned(settings, record.model)
     try:
-        return _build(Embedder, _pinned(settings, record.model))  # type: ignore[no-any-return]
-    except NotRescorable:
-        raise
+        return Embedder(**from_settings(settings))
     except (ImDatasetsError, TypeError, ValueError) as error:
         raise NotRescorable(f"its embedder does not take its recorded settings here ({error})") from error
+
+
+def _packaged(name: str) -> type[Indicator] | None:
+    """An indicator class of this package: the only ones that a stranger's record may name."""
+    kind = getattr(catalogue, name) if name in catalogue.__all__ else None
+    return kind if isinstance(kind, type) and issubclass(kind, Indicator) else None
 
 
 def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str, Any]:
@@ -98,31 +242,23 @@ def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str,
     for name, value in pinned.items():
         if isinstance(value, dict):
             pinned[name] = _pinned(value, model)
-    wanted = pinned.get("model")
-    if wanted is not None:
-        packaged = wanted in (EMBEDDED, STATIC)
-        if not packaged and not HUB_ID.fullmatch(str(wanted)):
-            raise NotRescorable(f"its model {wanted!r} is no id of the Hub")
+    stated = pinned.get("model")
+    if stated is not None:
+        packaged = stated in (EMBEDDED, STATIC)
+        if not packaged and not HUB_ID.fullmatch(str(stated)):
+            raise NotRescorable(f"its model {stated!r} is no id of the Hub")
         commit = str((model or {}).get("revision"))
         if not packaged and not _COMMIT.fullmatch(commit):
-            raise NotRescorable(f"its model {wanted!r} was a local folder")
+            raise NotRescorable(f"its model {stated!r} was a local folder")
         pinned |= {"revision": None if packaged else commit, "device": None}
         if "dtype" in pinned and model:
             pinned["dtype"] = model.get("dtype", pinned["dtype"])
     return pinned
 
 
-def _build(kind: type, settings: dict[str, Any]) -> Any:
-    """A dataclass from plain data: inner dataclasses and tuples by their type hints."""
-    hints = get_type_hints(kind)
-    return kind(**{name: _typed(hints.get(name), value) for name, value in settings.items()})
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    kinds = [hint, *get_args(hint)]
-    if isinstance(value, dict):
-        inner = next((kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)), None)
-        return _build(inner, value) if inner else value
-    if isinstance(value, list) and any(getattr(kind, "__origin__", kind) is tuple for kind in kinds):
-        return tuple(value)
-    return value
+def _local_weights(model: str) -> dict[str, str]:
+    return {"model": str(Path(model).resolve()), "weights": folder_digest(model)} if Path(model).is_dir() else {}

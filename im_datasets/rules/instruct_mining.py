@@ -3,23 +3,20 @@
 Leaves datasets, progress and records to ``scoring``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
 from datasets import Dataset
 
-from im_datasets import indicators as catalogue
 from im_datasets.common.errors import RuleError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, Indicator
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
+from im_datasets.indicators.settings import find_indicator, from_settings, other_weights, without_weights
 from im_datasets.models.devices import on_rank
-from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import folder_digest
 from im_datasets.rules.linear import LinearRule
 
 
@@ -161,29 +158,12 @@ def settings_of(rule: LinearRule, name: str, **given: Any) -> dict[str, Any]:
         RuleError: The model's folder is not here, or holds other weights than those the rule was fitted with.
     """
     assumed = rule.indicators.get(name, {})
-    if "model" not in given:
-        for each in (assumed, assumed.get("embedder")):
-            if isinstance(each, Mapping) and "weights" in each:
-                _check_weights(rule, name, each["model"], each["weights"])
-    return {**_from_json(assumed), **given}
-
-
-def _check_weights(rule: LinearRule, name: str, folder: str, weights: str) -> None:
-    found = folder_digest(folder) if Path(folder).is_dir() else None
-    if found != weights:
-        trouble = "there is no such folder" if found is None else f"the one in this folder has {found}"
+    if "model" not in given and (trouble := other_weights(assumed)):
         raise RuleError(
-            f"rule {rule.name!r} was fitted with {name} by the model {folder} with {weights}, and {trouble}; pass "
-            f"indicators=[{name}(…)] with the place of that model here, or name it by the command's option"
+            f"rule {rule.name!r} was fitted with {name} by {trouble}; pass indicators=[{name}(…)] with the place of "
+            f"that model here, or name it by the command's option"
         )
-
-
-def _from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A rule's settings as an indicator takes them: an embedder by its own settings, tuples where JSON has lists."""
-    found: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n != "weights"}
-    if isinstance(found.get("embedder"), dict):
-        found["embedder"] = Embedder(**_from_json(found["embedder"]))
-    return found
+    return {**from_settings(without_weights(assumed)), **given}
 
 
 def _implied(rule: LinearRule, column: str, name: str) -> dict[str, Any]:
@@ -194,25 +174,6 @@ def _implied(rule: LinearRule, column: str, name: str) -> dict[str, Any]:
         asked = [known for known in rule.columns if known in COLUMNS and COLUMNS[known].indicator == name]
         return {"dimensions": tuple(known.removeprefix("im_") for known in asked)}
     return {}
-
-
-ENTRY_POINTS = "im_datasets.indicators"
-"""The group in which other packages name their indicators."""
-
-
-def find_indicator(name: str) -> type[Indicator] | None:
-    """The indicator class of a name: one of this package, or one that an installed package brings.
-
-    A package brings one by an entry point, in its ``pyproject.toml``::
-
-        [project.entry-points."im_datasets.indicators"]
-        Politeness = "polite.scores:Politeness"
-    """
-    if name in catalogue.__all__:
-        found = getattr(catalogue, name)
-    else:
-        found = next((point.load() for point in entry_points(group=ENTRY_POINTS, name=name)), None)
-    return found if isinstance(found, type) and issubclass(found, Indicator) else None
 
 
 def _fit(indicator: Indicator, dataset: Dataset, columns: Columns | None) -> Indicator:

@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,8 +29,8 @@ from im_datasets.data.columns import Columns
 from im_datasets.indicators import MTLD, KNNDistance, Length, Similarity
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.search import check_room
-from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.score_columns import UNSCORABLE
+from im_datasets.indicators.settings import compares_rows, describe_model, embedder_of, shared_embedder, weights_of
 from im_datasets.models.devices import choose_device
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining, finish
@@ -126,7 +126,7 @@ def score(
     told = source or {"kind": "dataset", "fingerprint": dataset._fingerprint, "rows": len(dataset)}
     scorer = ShardScorer(mining.indicators, mapping, _vector_types(mining.indicators, len(dataset)), CHUNK_ROWS)
     request = _request(told, mining, scorer)
-    if any(isinstance(i, KNNDistance) and i.exact_limit < len(dataset) for i in mining.indicators):
+    if any(compares_rows(i) and i.exact_limit < len(dataset) for i in mining.indicators):
         # Hours of scoring come before the search.
         check_room()
     with ExitStack() as stack:
@@ -153,7 +153,7 @@ def _vector_types(indicators: Sequence[Indicator], rows: int) -> dict[str, str]:
     return {
         indicator.writes[0]: "float32" if rows <= indicator.exact_limit else "float16"
         for indicator in indicators
-        if isinstance(indicator, KNNDistance)
+        if compares_rows(indicator)
     }
 
 
@@ -164,18 +164,11 @@ def _request(source: Mapping[str, Any], mining: InstructMining, scorer: ShardSco
         "columns": mining.columns.to_dict() if mining.columns else None,
         "rule": mining.rule.to_dict(),
         "indicators": [[type(i).__name__, i.version, *i.writes, Hasher.hash(i)] for i in mining.indicators],
-        "models": [_weights(indicator) for indicator in mining.indicators],
+        "models": [weights_of(indicator) for indicator in mining.indicators],
+        "devices": [choose_device(embedder.device) for embedder in scorer.embedders],
         "vectors": dict(scorer.vector_types),
         "versions": library_versions(),
     }
-
-
-def _weights(indicator: Indicator) -> Any:
-    """Which weights an indicator runs with, and where: a folder or a branch may hold others the next time."""
-    if isinstance(indicator, ModelIndicator):
-        return indicator.describe()
-    embedder = getattr(indicator, "embedder", None)
-    return [embedder.weights(), choose_device(embedder.device)] if isinstance(embedder, Embedder) else None
 
 
 def _rates(progress: Progress, resumed: int) -> dict[str, float]:
@@ -213,7 +206,7 @@ class _Run:
     def solve_neighbours(self, watcher: Progress) -> None:
         """Distances of the indicators that compare rows, once every shard's vectors are there; kept in the folder."""
         for indicator in self.mining.indicators:
-            if isinstance(indicator, KNNDistance):
+            if compares_rows(indicator):
                 name = indicator.writes[0]
                 with self.clock(name):
                     column = self.shards.read_column(name)
@@ -302,8 +295,7 @@ class _Run:
         return parts.get(name, PartMeter()).seconds + self.seconds.get(name, 0.0)
 
     def _indicator_record(self, indicator: Indicator, parts: dict[str, PartMeter], total: float) -> IndicatorRecord:
-        embedder: Embedder | None = getattr(indicator, "embedder", None)
-        model = indicator if isinstance(indicator, ModelIndicator) else embedder
+        embedder = embedder_of(indicator)
         part = parts.get(indicator.writes[0], PartMeter())
         shared = parts[f"embedding:{self.scorer.embedders.index(embedder)}"] if embedder else part
         seconds = self._spent(indicator, parts)
@@ -311,8 +303,8 @@ class _Run:
             name=type(indicator).__name__,
             version=indicator.version,
             writes=list(indicator.writes),
-            settings={name: _plain(value) for name, value in indicator.settings().items()},
-            model=model.describe() if model else None,
+            settings=indicator.settings(),
+            model=describe_model(indicator),
             unscored=self.scorable - min(self.scored[n] for n in indicator.writes),
             truncated=shared.truncated,
             reused=part.reused,
@@ -354,10 +346,5 @@ def with_description(rule: LinearRule | str | Path, indicators: Sequence[Indicat
     """
     own = list(InstructMining(rule, indicators=indicators).indicators)
     written = {name for indicator in own for name in indicator.writes}
-    used = (getattr(indicator, "embedder", None) for indicator in own)
-    encoder = next((embedder for embedder in used if isinstance(embedder, Embedder)), None)
-    return own + [indicator for indicator in descriptive_indicators(encoder) if not written & set(indicator.writes)]
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    described = descriptive_indicators(shared_embedder(own))
+    return own + [indicator for indicator in described if not written & set(indicator.writes)]

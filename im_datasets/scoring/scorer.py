@@ -22,10 +22,9 @@ from im_datasets.common.errors import ImDatasetsError, IndicatorError
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
-from im_datasets.indicators import KNNDistance
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.score_columns import UNSCORABLE
+from im_datasets.indicators.settings import compares_rows, embedder_of, runs_model
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.meter import Meter, metering
 from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter
@@ -71,8 +70,7 @@ class ShardScorer:
     @property
     def embedders(self) -> list[Embedder]:
         """The distinct sentence encoders, in the order of the indicators."""
-        found = (getattr(indicator, "embedder", None) for indicator in self.indicators)
-        return list(dict.fromkeys(embedder for embedder in found if embedder is not None))
+        return list(dict.fromkeys(embedder for i in self.indicators if (embedder := embedder_of(i))))
 
     def __call__(self, rows: pa.Table, start: int, listener: Listener | None = None) -> ScoredShard:
         """Score some rows.
@@ -107,7 +105,7 @@ class _Work:
         self.values = {
             name: np.full(rows, np.nan)
             for indicator in scorer.indicators
-            if not isinstance(indicator, KNNDistance)
+            if not compares_rows(indicator)
             for name in indicator.writes
         }
         self.vectors: dict[str, list[NDArray[Any]]] = defaultdict(list)
@@ -127,18 +125,18 @@ class _Work:
         """Embed a chunk's texts once, then let every indicator score it."""
         self.reasons += pairs.reasons
         indicators = self.scorer.indicators
-        self.steps.chunk(first, len(pairs), 1 + sum(isinstance(i, ModelIndicator) for i in indicators))
+        self.steps.chunk(first, len(pairs), 1 + sum(map(runs_model, indicators)))
         _, scorable = pairs.scorable()
         with self.steps.step():
             self._embed(first, scorable, pairs)
         for indicator in indicators:
-            step = self.steps.step() if isinstance(indicator, ModelIndicator) else metering()
+            step = self.steps.step() if runs_model(indicator) else metering()
             with self.clock(indicator.writes[0]) as part, step as counted:
                 self._score(indicator, first, pairs, scorable)
                 _count(part, counted)
 
     def _score(self, indicator: Indicator, first: int, pairs: Pairs, scorable: Pairs) -> None:
-        if isinstance(indicator, KNNDistance):
+        if compares_rows(indicator):
             name = indicator.writes[0]
             kind = np.dtype(self.scorer.vector_types.get(name, "float32"))
             vectors = indicator.vectors(scorable.instructions, scorable.responses)
@@ -164,7 +162,7 @@ class _Work:
         """The distinct texts that the indicators want from an embedder."""
         texts: dict[str, None] = {}
         for indicator in self.scorer.indicators:
-            if getattr(indicator, "embedder", None) == embedder:
+            if embedder_of(indicator) == embedder:
                 texts.update(dict.fromkeys(indicator.embeds(pairs.instructions, pairs.responses)))
         return list(texts)
 

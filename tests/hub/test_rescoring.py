@@ -8,7 +8,7 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.hub import rescoring
 from im_datasets.hub.rescoring import rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
-from im_datasets.indicators.settings import NotRescorable, rebuild
+from im_datasets.indicators.settings import NotRescorable
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import current_store, using_store
 from im_datasets.scoring.record import IndicatorRecord
@@ -28,15 +28,6 @@ def test_rescore_takes_nothing_from_the_store(tmp_path):
         (agreement,) = rescore(indicator, record, Pairs.of(["a", "b"], ["c", "d"]), rows)
     assert seen == [None]
     assert agreement.differing == [7]
-
-
-def test_rebuild_knows_the_static_embedder_by_name():
-    settings = {
-        "embedder": {"model": "static", "revision": None, "dtype": "float32", "device": "cpu", "max_tokens": None}
-    }
-    model = {"id": "static", "revision": "sha256:1", "dtype": "float32", "device": "cpu"}
-    record = IndicatorRecord("Similarity", "1", ["im_similarity"], settings, model)
-    assert rebuild(record) == Similarity(embedder=Embedder(model="static"))
 
 
 def test_rescore_by_another_static_model_is_no_claim_either_way(monkeypatch):

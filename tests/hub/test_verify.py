@@ -24,7 +24,7 @@ from im_datasets.common.errors import HubError
 from im_datasets.hub import rescoring
 from im_datasets.hub.checks import FAILED, NOT_CHECKED, PASSED
 from im_datasets.indicators import FunctionIndicator
-from im_datasets.indicators.settings import NotRescorable, rebuild
+from im_datasets.indicators.settings import rebuild
 from im_datasets.report.templates import as_code
 from im_datasets.rules.linear import LinearRule, Term
 from im_datasets.scoring.record import IndicatorRecord
@@ -517,32 +517,6 @@ def _plain(indicator):
     from dataclasses import asdict, is_dataclass
 
     return {n: asdict(v) if is_dataclass(v) else v for n, v in indicator.settings().items()}
-
-
-def test_rebuild_pins_a_hub_model_to_the_recorded_commit():
-    sha = "a" * 40
-    model = {"id": "org/tiny", "revision": sha, "dtype": "bfloat16", "device": "cuda"}
-    settings = {"model": "org/tiny", "revision": "main", "dtype": None, "device": "cuda"}
-    indicator = rebuild(recorded("Reward", settings, model=model))
-    assert (indicator.revision, indicator.dtype, indicator.device) == (sha, "bfloat16", None)
-
-
-@pytest.mark.parametrize(
-    ("record", "match"),
-    [
-        (recorded("os.system"), "is no indicator of this package"),
-        (recorded("COLUMNS"), "is no indicator of this package"),
-        (replace(recorded(), version="999"), "of version 1 here, the rows were scored by version 999"),
-        (recorded(settings={"nonsense": 1}), "does not take its recorded settings"),
-        (recorded("MTLD", {"threshold": 7}), "is out of range"),
-        (recorded("Reward", {"model": "folder", "trust_remote_code": True}), "runs code from the model's repository"),
-        (recorded("Reward", {"model": "/etc/passwd"}), "is no id of the Hub"),
-        (recorded("Reward", {"model": "tiny"}, model={"revision": "sha256:1"}), "was a local folder"),
-    ],
-)
-def test_rebuild_refuses_what_it_should_not_run(record, match):
-    with pytest.raises(NotRescorable, match=match):
-        rebuild(record)
 
 
 def test_difference_counts_missing_values():

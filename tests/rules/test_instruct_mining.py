@@ -12,7 +12,7 @@ from datasets.fingerprint import Hasher
 from im_datasets import InstructMining, LinearRule
 from im_datasets.common.errors import NotFittedError, RuleError
 from im_datasets.indicators import Indicator, KNNDistance, Quality, UniEval
-from im_datasets.rules.instruct_mining import ENTRY_POINTS
+from im_datasets.indicators.settings import ENTRY_POINTS
 from im_datasets.rules.linear import Term
 
 ROWS = {

@@ -6,7 +6,7 @@ trained on. Drawing and ranking are for others.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,6 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
-from im_datasets.calibration.runs import portable
 from im_datasets.common.errors import CalibrationError
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
@@ -23,11 +22,9 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
-from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import folder_digest
-from im_datasets.rules.instruct_mining import InstructMining, find_indicator
+from im_datasets.indicators.settings import identity, own_settings
+from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.score import score, with_description
 from im_datasets.selection.contamination import EvaluationIndex
@@ -232,7 +229,7 @@ def load_pool(
     mappings: dict[str, Columns] = {}
     identities: dict[str, str] = {}
     mining = InstructMining(rule, indicators=with_description(rule, indicators))
-    wanted = [_identity(indicator) for indicator in mining.indicators]
+    wanted = [identity(indicator) for indicator in mining.indicators]
     for name, place in named(data).items():
         source = load_source(place, limit=limit, seed=None if limit is None else 0)
         dataset, mappings[name] = prepare(source.dataset)
@@ -241,7 +238,7 @@ def load_pool(
         kept = Path(folder) / "scores" / identities[name][:16]
         scored[name] = _scored(dataset, mappings[name], kept, mining, progress)
     # The user's own come first, and count where there are two of a class.
-    settings = {type(i).__name__: _own_settings(i) for i in reversed(mining.indicators)}
+    settings = {type(i).__name__: own_settings(i) for i in reversed(mining.indicators)}
     return make_pool(scored, mappings, settings, identities)
 
 
@@ -289,54 +286,3 @@ def _scored(
     narrow = Dataset(read_table(table))
     plain = dataset.remove_columns([name for name in dataset.column_names if name in narrow.column_names])
     return concatenate_datasets([plain, narrow], axis=1)
-
-
-def _identity(known: Indicator | Embedder) -> dict[str, Any]:
-    """What an indicator's values depend on: its weights wherever they lie, and no device.
-
-    Raises:
-        ModelError: A model cannot be had.
-    """
-    values = {f.name: getattr(known, f.name) for f in fields(known)}
-    found: dict[str, Any] = {n: _identity(v) if isinstance(v, Embedder) else repr(v) for n, v in values.items()}
-    if isinstance(known, ModelIndicator):
-        checkpoint = known.checkpoint.resolve()
-        found |= {"model": checkpoint.weights(), "revision": None, "dtype": checkpoint.dtype}
-    if isinstance(known, Embedder):
-        found |= {"model": known.weights(), "revision": None}
-    return {"class": type(known).__name__, **portable(found)}
-
-
-def _own_settings(indicator: Indicator) -> dict[str, Any]:
-    """The settings that are not the indicator's defaults, as a rule's JSON holds them."""
-    cls = find_indicator(type(indicator).__name__)
-    try:
-        defaults = _settings(cls()) if cls else {}
-    except TypeError:
-        # An indicator of the user's own that has no default for everything.
-        defaults = {}
-    return {name: value for name, value in _settings(indicator).items() if defaults.get(name, ...) != value}
-
-
-def _settings(indicator: Indicator) -> dict[str, Any]:
-    """All settings but the device, as plain data; a local model by its folder and the digest of its weights."""
-    settings = _plain(indicator.settings())
-    if isinstance(indicator, ModelIndicator):
-        settings |= _place(indicator.model)
-    if isinstance(embedder := getattr(indicator, "embedder", None), Embedder):
-        settings["embedder"] = asdict(embedder) | _place(embedder.model)
-    return portable(settings)
-
-
-def _place(model: str) -> dict[str, str]:
-    """Where a local model lies, and the weights that ``mining.settings_of`` expects there."""
-    return {"model": str(Path(model).resolve()), "weights": folder_digest(model)} if Path(model).is_dir() else {}
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(dict(settings), default=_plain_value))
-    return found
-
-
-def _plain_value(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

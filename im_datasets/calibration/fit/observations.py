@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.calibration.runs import Run, portable
+from im_datasets.calibration.runs import Run
 from im_datasets.common.errors import CalibrationError
+from im_datasets.indicators.settings import portable
 
 FloatArray = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from im_datasets.common.errors import EngineError
-from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.settings import runs_model
 from im_datasets.scoring.engines.parquet_rows import RowFiles
 from im_datasets.scoring.engines.worker import TOLD_EVERY, Failed, Task, portable
 from im_datasets.scoring.scorer import Listener, ShardScorer, library_versions
@@ -65,7 +65,7 @@ class Setup:
 
 def surroundings(scorer: ShardScorer) -> dict[str, Any]:
     """What values depend on beside rows and settings: versions of libraries, and how each model runs."""
-    models = [i.describe() for i in scorer.indicators if isinstance(i, ModelIndicator)]
+    models = [i.describe() for i in scorer.indicators if runs_model(i)]
     return {"versions": library_versions(), "models": [*models, *(e.describe() for e in scorer.embedders)]}
 
 

@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset
 
 from im_datasets.calibration.experiments import pool as module
-from im_datasets.calibration.experiments.pool import _identity, load_pool, make_pool, named
+from im_datasets.calibration.experiments.pool import load_pool, make_pool, named
 from im_datasets.common.errors import CalibrationError, RuleError
 from im_datasets.indicators import MTLD, KNNDistance, Perplexity, Similarity
+from im_datasets.indicators.settings import identity
 from im_datasets.models import checkpoints
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import folder_digest
@@ -135,18 +136,18 @@ def test_a_pool_is_the_same_wherever_its_local_model_lies_and_runs(likelihood, t
 
 
 def test_a_pool_is_another_with_another_dtype_or_encoder():
-    assert _identity(Similarity()) == _identity(Similarity(embedder=Embedder(device="cpu")))
+    assert identity(Similarity()) == identity(Similarity(embedder=Embedder(device="cpu")))
     identities = [Similarity(), Similarity(embedder=Embedder(max_tokens=64)), Similarity(embedder=Embedder("static"))]
-    assert len({json.dumps(_identity(indicator)) for indicator in identities}) == 3
+    assert len({json.dumps(identity(indicator)) for indicator in identities}) == 3
 
 
 def test_dtype_of_the_device_is_part_of_a_pool_and_the_device_is_not(likelihood, monkeypatch):
     _, indicator = likelihood("here")
     monkeypatch.setattr(checkpoints, "choose_device", lambda device: device or "cpu")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    half, whole = (_identity(replace(indicator, device="cuda", dtype=dtype)) for dtype in (None, "float32"))
+    half, whole = (identity(replace(indicator, device="cuda", dtype=dtype)) for dtype in (None, "float32"))
     assert half["dtype"] == "bfloat16"
-    assert whole == _identity(indicator) != half
+    assert whole == identity(indicator) != half
 
 
 def test_a_rule_with_a_local_model_runs_again_and_refuses_another_model(likelihood, tmp_path):
