@@ -1,4 +1,4 @@
-"""What all indicators with a model of their own share: its settings, its record, and the way to the engine."""
+"""What all indicators with a model of their own share: its settings, its record, and the way to the batch runner."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,14 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.models.batching import Computed
 from im_datasets.models.checkpoints import Checkpoint, Kind
-from im_datasets.models.inference import Engine, compute
+from im_datasets.models.inference import BatchRunner, compute
 
 FEWEST_TOKENS = 16
 """The least that ``max_tokens`` may be: with fewer no pair is left to score."""
+
+
+class Engine(BatchRunner):
+    """What ``engine`` of an indicator gives: the name that its public signature has for a ``BatchRunner``."""
 
 
 @dataclass(frozen=True, kw_only=True)

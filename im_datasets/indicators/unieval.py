@@ -17,12 +17,12 @@ from im_datasets.common.errors import IndicatorError, ModelError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, scatter
-from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.model import Engine, ModelIndicator
 from im_datasets.indicators.t5_first_step import first_step
 from im_datasets.models.batching import Tokens
 from im_datasets.models.checkpoints import Kind, Loaded
 from im_datasets.models.devices import on_rank
-from im_datasets.models.inference import Engine, Inputs
+from im_datasets.models.inference import TensorBatch
 from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _forward(loaded: Loaded) -> Any:
     encoder, (yes, no) = _encoder(loaded), _answer_ids(loaded)
     head = model.lm_head.weight[[yes, no]].float()
 
-    def forward(inputs: Inputs) -> "torch.Tensor":
+    def forward(inputs: TensorBatch) -> "torch.Tensor":
         states = encoder(input_ids=inputs.ids, attention_mask=inputs.mask).last_hidden_state
         said = first_step(model, states, inputs.mask).float()
         logits = (said[:, None, :] * head).sum(-1)

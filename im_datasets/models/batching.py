@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,28 +79,31 @@ class TokenBudget:
         return f"TokenBudget({self.tokens})"
 
 
-@dataclass(frozen=True)
-class TokenBatch:
-    """One batch of equally padded sequences, padded on the right.
+Array = TypeVar("Array")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch(Generic[Array]):
+    """One batch of equally padded sequences, padded on the right: arrays of NumPy, or tensors on a device.
 
     Attributes:
-        rows: Which items these are, shape (n,); fewer than the rows of the arrays when copies fill up.
-        input_ids: Shape (batch, length), int64.
+        ids: Token ids, shape (batch, length), int64.
+        mask: 1 for a real token, shape (batch, length), int64.
         lengths: Real tokens of each sequence, shape (batch,), int64.
         starts: Where each sequence's second part begins, shape (batch,), int64.
+        rows: Which items these are, shape (n,); fewer than the sequences when copies fill up.
         group: The group of all of them.
     """
 
+    ids: Array
+    mask: Array
+    lengths: Array
+    starts: Array
     rows: NDArray[np.int64]
-    input_ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    starts: NDArray[np.int64]
     group: int = 0
 
-    @property
-    def attention_mask(self) -> NDArray[np.int64]:
-        """1 for a real token, shape (batch, length)."""
-        return (np.arange(self.input_ids.shape[1]) < self.lengths[:, None]).astype(np.int64)
+
+NumpyBatch = TokenBatch[NDArray[np.int64]]
 
 
 class Computed(NamedTuple):
@@ -115,7 +118,7 @@ class Computed(NamedTuple):
     truncated: NDArray[np.bool_]
 
 
-Forward = Callable[[TokenBatch], NDArray[np.float32]]
+Forward = Callable[[NumpyBatch], NDArray[np.float32]]
 """From a batch to an array of shape (batch, width); a MemoryError has it called again with half of the batch."""
 
 
@@ -138,7 +141,7 @@ class Batcher:
     kernel_rows: int = KERNEL_ROWS
     workers: int = 1
 
-    def batches(self, slices: Iterable[Sequence[tuple[int, Tokens]]]) -> Iterator[TokenBatch]:
+    def batches(self, slices: Iterable[Sequence[tuple[int, Tokens]]]) -> Iterator[NumpyBatch]:
         """Cut a stream of numbered sequences into batches of one padded length and one group each.
 
         Yields:
@@ -212,36 +215,37 @@ class Batcher:
         """The fewest sequences of a padded length whose tokens are a multiple of ``kernel_rows``."""
         return self.kernel_rows // gcd(self.kernel_rows, length)
 
-    def _batch(self, members: list[tuple[int, Tokens]], length: int) -> TokenBatch:
+    def _batch(self, members: list[tuple[int, Tokens]], length: int) -> NumpyBatch:
         rows = np.array([row for row, _ in members], dtype=np.int64)
         copies = _round_up(len(members), self._fewest(length)) - len(members)
         sequences = [tokens for _, tokens in members] + [members[0][1]] * copies
-        input_ids = np.full((len(sequences), length), self.pad_id, dtype=np.int64)
+        ids = np.full((len(sequences), length), self.pad_id, dtype=np.int64)
         for place, tokens in enumerate(sequences):
-            input_ids[place, : len(tokens.ids)] = tokens.ids
+            ids[place, : len(tokens.ids)] = tokens.ids
         lengths = np.array([len(tokens.ids) for tokens in sequences], dtype=np.int64)
         starts = np.array([tokens.start for tokens in sequences], dtype=np.int64)
-        return TokenBatch(rows, input_ids, lengths, starts, sequences[0].group)
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+        return TokenBatch(ids, mask, lengths, starts, rows, sequences[0].group)
 
-    def _run_or_halve(self, batch: TokenBatch, forward: Forward) -> NDArray[np.float32]:
+    def _run_or_halve(self, batch: NumpyBatch, forward: Forward) -> NDArray[np.float32]:
         """Run a batch, in two halves if it does not fit or one of its size did not: shape (batch, width)."""
-        number, length = batch.input_ids.shape
+        number, length = batch.ids.shape
         fewest = self._fewest(length)
-        if number <= fewest or batch.input_ids.size <= self.budget.tokens:
+        if number <= fewest or batch.ids.size <= self.budget.tokens:
             try:
                 return forward(batch)
             except MemoryError:
                 if number <= fewest:
                     raise
-                self.budget.shrink(batch.input_ids.size // 2)
+                self.budget.shrink(batch.ids.size // 2)
         cut = _round_up(number // 2, fewest)
         halves = [_part(batch, slice(None, cut)), _part(batch, slice(cut, None))]
         return np.concatenate([self._run_or_halve(half, forward) for half in halves])
 
 
-def _part(batch: TokenBatch, part: slice) -> TokenBatch:
-    ids, lengths, starts = batch.input_ids[part], batch.lengths[part], batch.starts[part]
-    return replace(batch, input_ids=ids, lengths=lengths, starts=starts)
+def _part(batch: NumpyBatch, part: slice) -> NumpyBatch:
+    arrays = {name: getattr(batch, name)[part] for name in ("ids", "mask", "lengths", "starts")}
+    return replace(batch, **arrays)
 
 
 def _ahead(iterator: Iterator[Any]) -> Iterator[Any]:
@@ -255,11 +259,11 @@ def _ahead(iterator: Iterator[Any]) -> Iterator[Any]:
 
 
 def _in_threads(
-    batches: Iterator[TokenBatch], run: Callable[[TokenBatch], NDArray[np.float32]], workers: int
-) -> Iterator[tuple[TokenBatch, NDArray[np.float32]]]:
+    batches: Iterator[NumpyBatch], run: Callable[[NumpyBatch], NDArray[np.float32]], workers: int
+) -> Iterator[tuple[NumpyBatch, NDArray[np.float32]]]:
     """Each batch with its values, in order; a stop lets the batches that run finish and starts no more."""
     pool = ThreadPoolExecutor(workers)
-    flying: deque[tuple[TokenBatch, Future[NDArray[np.float32]]]] = deque()
+    flying: deque[tuple[NumpyBatch, Future[NDArray[np.float32]]]] = deque()
     try:
         for batch in batches:
             flying.append((batch, pool.submit(run, batch)))

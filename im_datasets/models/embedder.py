@@ -30,7 +30,7 @@ from im_datasets.models.hub_models import (
     one_line_errors,
     quiet_loading,
 )
-from im_datasets.models.inference import Engine, Inputs, compute
+from im_datasets.models.inference import BatchRunner, TensorBatch, compute
 from im_datasets.models.static_embedder import (
     STATIC,
     StaticEncoder,
@@ -115,7 +115,7 @@ class Embedder:
             known.update(zip(missing, zip(fresh.values, fresh.truncated.tolist(), strict=True), strict=True))
             for key in missing:
                 _CACHE.put(self, key, known[key])
-        vectors = np.empty((len(keys), encoder.engine.width), dtype=np.float32)
+        vectors = np.empty((len(keys), encoder.runner.width), dtype=np.float32)
         for row, key in enumerate(keys):
             vectors[row] = known[key][0]
         return Embedded(vectors, np.array([known[key][1] for key in keys], dtype=np.bool_))
@@ -141,13 +141,13 @@ class Embedder:
         """
         encoder = _load(self)
         name = Path(self.model).name if Path(self.model).is_dir() else self.model
-        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.engine.device}
+        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.runner.device}
 
     def _compute(self, encoder: "_Encoder", texts: list[str]) -> Computed:
-        engine = encoder.engine
-        if isinstance(engine, StaticEncoder):
-            return engine.run(texts)
-        return compute(texts, space=self._space(encoder), load=lambda: engine)
+        runner = encoder.runner
+        if isinstance(runner, StaticEncoder):
+            return runner.run(texts)
+        return compute(texts, space=self._space(encoder), load=lambda: runner)
 
     def _space(self, encoder: "_Encoder") -> dict[str, Any]:
         return {"model": encoder.revision, "kind": "encoder", "dtype": self.dtype, "max_tokens": self.max_tokens}
@@ -156,7 +156,7 @@ class Embedder:
 class _Encoder(NamedTuple):
     """A loaded encoder, and which weights it has."""
 
-    engine: Engine | StaticEncoder
+    runner: BatchRunner | StaticEncoder
     revision: str
 
 
@@ -230,7 +230,7 @@ def _load_embedded(embedder: Embedder) -> _Encoder:
     )
     model = model.eval().to(device)
 
-    def forward(inputs: Inputs) -> torch.Tensor:
+    def forward(inputs: TensorBatch) -> torch.Tensor:
         states = model(input_ids=inputs.ids, attention_mask=inputs.mask).last_hidden_state.float()
         weights = inputs.mask[..., None].float()
         return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
@@ -252,7 +252,7 @@ def _load_sentence_transformer(embedder: Embedder, revision: str | None) -> _Enc
         model_kwargs={"dtype": torch_dtype(embedder.dtype)},
     ).eval()
 
-    def forward(inputs: Inputs) -> torch.Tensor:
+    def forward(inputs: TensorBatch) -> torch.Tensor:
         vectors: torch.Tensor = model({"input_ids": inputs.ids, "attention_mask": inputs.mask})["sentence_embedding"]
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
@@ -264,7 +264,7 @@ def _load_sentence_transformer(embedder: Embedder, revision: str | None) -> _Enc
 def _encoder(
     embedder: Embedder,
     tokenizer: Any,
-    forward: Callable[[Inputs], "torch.Tensor"],
+    forward: Callable[[TensorBatch], "torch.Tensor"],
     width: int,
     limit: int,
     device: str,
@@ -284,7 +284,7 @@ def _encoder(
         return [_cut(ids or [pad_id], max_tokens, end) for ids in ids_of(texts)]
 
     budget = TokenBudget(TOKEN_BUDGET.get(device.partition(":")[0], TOKEN_BUDGET["cpu"]))
-    return _Encoder(Engine(tokenize, forward, width, pad_id, device, budget, limit), revision)
+    return _Encoder(BatchRunner(tokenize, forward, width, pad_id, device, budget, limit), revision)
 
 
 def _cut(ids: list[int], max_tokens: int, end: list[int]) -> Tokens:

@@ -8,14 +8,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.models.batching import KERNEL_ROWS, Batcher, Computed, TokenBatch, TokenBudget, Tokens
+from im_datasets.models.batching import KERNEL_ROWS, Batcher, Computed, NumpyBatch, TokenBatch, TokenBudget, Tokens
 from im_datasets.models.devices import one_thread_per_batch
 from im_datasets.models.meter import count
 from im_datasets.models.value_store import Store, current_store
@@ -26,28 +25,12 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 2.0
 """How long values wait before they are stored: what a killed run loses at most."""
 
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """One batch on its device.
-
-    Attributes:
-        ids: Token ids, padded on the right, shape (batch, length).
-        mask: 1 for a real token, shape (batch, length).
-        lengths: Real tokens, shape (batch,).
-        starts: Where each sequence's second part begins, shape (batch,).
-        group: The group of all of them.
-    """
-
-    ids: "torch.Tensor"
-    mask: "torch.Tensor"
-    lengths: "torch.Tensor"
-    starts: "torch.Tensor"
-    group: int
+TensorBatch = TokenBatch["torch.Tensor"]
+"""A batch on its device."""
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
+class BatchRunner:
     """How items become values.
 
     Attributes:
@@ -62,7 +45,7 @@ class Engine:
     """
 
     tokenize: Callable[[Sequence[Any]], Sequence[Tokens]]
-    forward: Callable[[Inputs], "torch.Tensor"]
+    forward: Callable[[TensorBatch], "torch.Tensor"]
     width: int
     pad_id: int
     device: str
@@ -79,35 +62,30 @@ class Engine:
             batcher = Batcher(self.pad_id, self.budget, self.longest, kernel_rows, workers)
             return batcher.run(items, self.tokenize, self._run, width=self.width, size=self.size, on_batch=on_batch)
 
-    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+    def _run(self, batch: NumpyBatch) -> NDArray[np.float32]:
         import torch
 
-        place = partial(_on_device, device=self.device)
+        arrays = (batch.ids, batch.mask, batch.lengths, batch.starts)
         try:
             with torch.inference_mode():
-                inputs = Inputs(
-                    place(batch.input_ids),
-                    place(batch.attention_mask),
-                    place(batch.lengths),
-                    place(batch.starts),
-                    batch.group,
-                )
-                values: NDArray[np.float32] = self.forward(inputs).float().cpu().numpy()
+                ids, mask, lengths, starts = (torch.from_numpy(array).to(self.device) for array in arrays)
+                tensors = TokenBatch(ids, mask, lengths, starts, batch.rows, batch.group)
+                values: NDArray[np.float32] = self.forward(tensors).float().cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            number, length = batch.input_ids.shape
+            number, length = batch.ids.shape
             raise MemoryError(f"{number} texts of {length} tokens do not fit on {self.device}") from error
         return values
 
 
-def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[], Engine]) -> Computed:
+def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[], BatchRunner]) -> Computed:
     """The values of items, copies computed once, those in the store not at all.
 
     Args:
         items: n hashable items: texts, or tuples of texts.
         space: All that the values depend on beside the item, as plain data.
-        load: Gives the engine; not called when the store knows every item.
+        load: Gives the runner; not called when the store knows every item.
 
     Returns:
         Values and whether an item was cut, in the order of the items. A value that is not finite is NaN, and
@@ -124,14 +102,14 @@ def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[]
 
 
 def _compute(
-    missing: list[Any], keys: list[bytes], stored: Mapping[bytes, bytes], store: Store | None, engine: Engine
+    missing: list[Any], keys: list[bytes], stored: Mapping[bytes, bytes], store: Store | None, runner: BatchRunner
 ) -> Computed:
     """Run what the store does not know, and store it as it comes."""
     if store is None:
-        return engine.run(missing)
+        return runner.run(missing)
     writer = _Writer(store, [key for key in keys if key not in stored])
     try:
-        return engine.run(missing, writer.add)
+        return runner.run(missing, writer.add)
     finally:
         writer.flush()
 
@@ -187,12 +165,6 @@ def _keys(items: Sequence[Any], space: Mapping[str, Any]) -> list[bytes]:
         digest.update(json.dumps(item).encode())
         keys.append(digest.digest())
     return keys
-
-
-def _on_device(array: NDArray[np.int64], device: str) -> "torch.Tensor":
-    import torch
-
-    return torch.from_numpy(array).to(device)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

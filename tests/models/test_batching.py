@@ -23,8 +23,8 @@ def tokenize(items) -> list[Tokens]:
 
 def first_and_length(batch: TokenBatch) -> np.ndarray:
     """A forward that tells its sequences apart: first id, number of ids, sum of ids."""
-    ids = np.where(batch.attention_mask == 1, batch.input_ids, 0)
-    return np.stack([batch.input_ids[:, 0], batch.lengths, ids.sum(1)], axis=1).astype(np.float32)
+    ids = np.where(batch.mask == 1, batch.ids, 0)
+    return np.stack([batch.ids[:, 0], batch.lengths, ids.sum(1)], axis=1).astype(np.float32)
 
 
 def batcher(budget: int = 64, **settings) -> Batcher:
@@ -46,20 +46,20 @@ def test_batches_hold_every_sequence_once_as_it_was(texts, budget):
     for batch in batches:
         for place, row in enumerate(batch.rows):
             length = len(texts[row])
-            assert batch.input_ids[place, :length].tolist() == texts[row]
-            assert (batch.input_ids[place, length:] == PAD).all()
-            assert batch.attention_mask[place].tolist() == [1] * length + [0] * (batch.input_ids.shape[1] - length)
+            assert batch.ids[place, :length].tolist() == texts[row]
+            assert (batch.ids[place, length:] == PAD).all()
+            assert batch.mask[place].tolist() == [1] * length + [0] * (batch.ids.shape[1] - length)
 
 
 @given(sequences, budgets, st.sampled_from([(None, 16), (43, 16), (None, 1)]))
 def test_batches_respect_the_budget_and_the_row_multiple(texts, budget, shape):
     longest, rows = shape
     for batch in batches_of(texts, budget, longest=longest, kernel_rows=rows):
-        number, length = batch.input_ids.shape
+        number, length = batch.ids.shape
         fewest = next(n for n in range(1, rows + 1) if n * length % rows == 0)
         assert all(length == padded_length(len(texts[row]), longest) for row in batch.rows)
-        assert batch.input_ids.size % rows == 0
-        assert batch.input_ids.size <= budget or number == fewest
+        assert batch.ids.size % rows == 0
+        assert batch.ids.size <= budget or number == fewest
         assert 0 <= number - len(batch.rows) < fewest
 
 
@@ -79,7 +79,7 @@ def test_batches_default_to_what_a_cpu_needs():
 def test_batches_fill_up_with_copies_of_the_first():
     (batch,) = batches_of([[1, 2, 3], [4]])
     assert batch.rows.tolist() == [0, 1]
-    assert batch.input_ids.tolist() == [[1, 2, 3, PAD], [4, PAD, PAD, PAD], [1, 2, 3, PAD], [1, 2, 3, PAD]]
+    assert batch.ids.tolist() == [[1, 2, 3, PAD], [4, PAD, PAD, PAD], [1, 2, 3, PAD], [1, 2, 3, PAD]]
 
 
 def test_batches_keep_groups_apart_and_starts_with_their_sequences():
@@ -173,10 +173,10 @@ def test_run_halves_a_batch_that_does_not_fit_and_goes_on_at_the_size_that_did(r
     sizes, refused = [], []
 
     def forward(batch: TokenBatch) -> np.ndarray:
-        if batch.input_ids.size > room:
-            refused.append(batch.input_ids.size)
+        if batch.ids.size > room:
+            refused.append(batch.ids.size)
             raise MemoryError
-        sizes.append(len(batch.input_ids))
+        sizes.append(len(batch.ids))
         return first_and_length(batch)
 
     texts = [[i, i + 1, 2] for i in range(37)] + [[1] * 20] * 40
@@ -193,7 +193,7 @@ def test_run_halves_a_batch_that_does_not_fit_and_goes_on_at_the_size_that_did(r
 
 def test_run_gives_up_when_the_smallest_batch_does_not_fit():
     def forward(batch: TokenBatch) -> np.ndarray:
-        raise MemoryError(f"{len(batch.input_ids)} texts do not fit")
+        raise MemoryError(f"{len(batch.ids)} texts do not fit")
 
     with pytest.raises(MemoryError, match="4 texts do not fit"):
         run([[i] for i in range(20)], forward)

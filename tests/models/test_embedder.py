@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from im_datasets.common.errors import ModelError
-from im_datasets.models import batching
+from im_datasets.models import batching, inference
 from im_datasets.models import embedder as embedding
 from im_datasets.models import hub_models as models
-from im_datasets.models import inference as engine
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.meter import metering
 
@@ -47,13 +46,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> embedding._Cache:
 def forwarded(fresh, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts each forward pass ran over, copies that fill up left out."""
     counts: list[int] = []
-    run = engine.Engine._run
+    run = inference.BatchRunner._run
 
     def counted(self, batch):
         counts.append(len(batch.rows))
         return run(self, batch)
 
-    monkeypatch.setattr(engine.Engine, "_run", counted)
+    monkeypatch.setattr(inference.BatchRunner, "_run", counted)
     return counts
 
 
@@ -164,10 +163,10 @@ def test_embed_survives_a_batch_that_does_not_fit(fresh, monkeypatch):
     def scarce(inputs):
         if len(inputs.ids) > 4:
             raise torch.OutOfMemoryError("out of memory")
-        return encoder.engine.forward(inputs)
+        return encoder.runner.forward(inputs)
 
-    small = replace(encoder.engine, forward=scarce, budget=budget)
-    monkeypatch.setattr(embedding, "_load", lambda _: encoder._replace(engine=small))
+    small = replace(encoder.runner, forward=scarce, budget=budget)
+    monkeypatch.setattr(embedding, "_load", lambda _: encoder._replace(runner=small))
     assert np.array_equal(Embedder().embed(texts), expected)
 
 
@@ -178,7 +177,7 @@ def test_embed_that_cannot_fit_says_what_did_not(fresh, monkeypatch):
         raise torch.OutOfMemoryError("out of memory")
 
     encoder = embedding._load(Embedder(device="cpu"))
-    scarce = encoder._replace(engine=replace(encoder.engine, forward=never, budget=batching.TokenBudget(512)))
+    scarce = encoder._replace(runner=replace(encoder.runner, forward=never, budget=batching.TokenBudget(512)))
     monkeypatch.setattr(embedding, "_load", lambda _: scarce)
     with pytest.raises(MemoryError, match="4 texts of 4 tokens do not fit on cpu"):
         Embedder().embed(["one"])

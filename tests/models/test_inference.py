@@ -1,12 +1,12 @@
-"""The engine: distinct items once, stored ones not at all, NaN for what is not finite, memory that runs out."""
+"""The runner: distinct items once, stored ones not at all, NaN for what is not finite, memory that runs out."""
 
 import numpy as np
 import pytest
 import torch
 
-from im_datasets.models import inference as engine
+from im_datasets.models import inference
 from im_datasets.models.batching import TokenBudget, Tokens
-from im_datasets.models.inference import Engine, compute
+from im_datasets.models.inference import BatchRunner, compute
 from im_datasets.models.meter import metering
 from im_datasets.models.value_store import using_store
 
@@ -14,14 +14,14 @@ SPACE = {"model": "letters", "version": "1"}
 
 
 class Letters:
-    """An engine over letters: an item's length, and its sum of letters; counts what it runs."""
+    """A runner over letters: an item's length, and its sum of letters; counts what it runs."""
 
     def __init__(self, limit: int = 100) -> None:
         self.limit, self.loads, self.ran = limit, 0, 0
 
-    def load(self) -> Engine:
+    def load(self) -> BatchRunner:
         self.loads += 1
-        return Engine(self.tokenize, self.forward, 2, 0, "cpu", TokenBudget(256))
+        return BatchRunner(self.tokenize, self.forward, 2, 0, "cpu", TokenBudget(256))
 
     def tokenize(self, items) -> list[Tokens]:
         self.ran += len(items)
@@ -70,7 +70,7 @@ def test_compute_takes_nothing_of_other_settings(tmp_path, space):
 
 
 def test_compute_stores_what_ended_before_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(inference, "FLUSH_SECONDS", 0.0)
     letters = Letters()
 
     class Failing(Letters):
@@ -103,7 +103,7 @@ def test_compute_makes_nan_of_what_is_not_finite_and_stores_none_of_it(tmp_path)
 
 
 def test_compute_keys_tell_texts_from_tuples_and_take_broken_text(tmp_path):
-    assert len(set(engine._keys(["ab", ("a", "b"), ("ab",), ("a", "b", ""), "\ud800"], SPACE))) == 5
+    assert len(set(inference._keys(["ab", ("a", "b"), ("ab",), ("a", "b", ""), "\ud800"], SPACE))) == 5
 
 
 def test_run_halves_on_what_an_allocator_says_and_raises_the_rest():

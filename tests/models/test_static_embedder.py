@@ -310,5 +310,5 @@ def test_distilled_model_points_where_minilm_does():
     near = static_embedder.embed(words) @ static_embedder.embed(words).T - 2 * np.eye(8)
     assert near.argmax(axis=1).tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
     assert static_embedder.describe()["revision"] == static_embedder.weights()
-    assert isinstance(embedding._load(static_embedder).engine, StaticEncoder)
+    assert isinstance(embedding._load(static_embedder).runner, StaticEncoder)
     embedding._load.cache_clear()

@@ -14,7 +14,7 @@ from tiny_unieval import save_unieval
 
 from im_datasets import InstructMining, LinearRule, ScoringRecord
 from im_datasets.indicators import KNNDistance, Length, Reward, UniEval
-from im_datasets.models import inference as engine
+from im_datasets.models import inference
 from im_datasets.models.meter import metering
 from im_datasets.scoring.score import score
 
@@ -81,13 +81,13 @@ def test_v3_knows_its_weakness():
 
 
 def test_a_reward_that_is_not_finite_makes_the_row_unscorable(v3, monkeypatch):
-    run = engine.Engine._run
+    run = inference.BatchRunner._run
 
     def broken(self, batch):
         values = run(self, batch)
         return np.where(batch.lengths[:, None] > 120, np.nan, values)
 
-    monkeypatch.setattr(engine.Engine, "_run", broken)
+    monkeypatch.setattr(inference.BatchRunner, "_run", broken)
     record = score(Dataset.from_dict(ROWS), v3.rule, indicators=v3.indicators, describe=False, progress=False).record
     assert 0 < record.unscorable["no im_reward"] < len(TOPICS)
     assert record.indicators[0].unscored == record.unscorable["no im_reward"]

@@ -23,7 +23,7 @@ from datasets import Dataset
 
 from im_datasets import LinearRule, score
 from im_datasets.indicators import Perplexity
-from im_datasets.models import inference as engine
+from im_datasets.models import inference
 from im_datasets.models.batching import TokenBudget
 from im_datasets.models.value_store import using_store
 from im_datasets.rules.linear import Term
@@ -80,16 +80,16 @@ def attempt(folder: Path, model: Path, rows: int, number: int) -> None:
     """Score all rows; every batch that ends is a line in the attempt's log, and is stored at once."""
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
-    engine.FLUSH_SECONDS = 0.0
-    run = engine.Engine._run
+    inference.FLUSH_SECONDS = 0.0
+    run = inference.BatchRunner._run
     log = (folder / f"log-{number}").open("a", buffering=1)
 
-    def noted(self: engine.Engine, batch: Any) -> Any:
+    def noted(self: inference.BatchRunner, batch: Any) -> Any:
         values = run(self, batch)
         log.write(f"{len(batch.rows)}\n")
         return values
 
-    engine.Engine._run = noted  # type: ignore[method-assign]
+    inference.BatchRunner._run = noted  # type: ignore[method-assign]
     loaded = Perplexity(model=str(model)).checkpoint.load()
     object.__setattr__(loaded, "budget", TokenBudget(256))
     dataset = Dataset.from_dict(

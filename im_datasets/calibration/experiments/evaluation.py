@@ -19,7 +19,7 @@ from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
-from im_datasets.indicators.likelihood.indicator import likelihood_engine
+from im_datasets.indicators.likelihood.indicator import likelihood_runner
 from im_datasets.models.checkpoints import Loaded
 
 
@@ -116,7 +116,7 @@ def evaluate_losses(
     Raises:
         ModelError: The model is not causal, or lacks a start token or the chat template.
     """
-    engine = likelihood_engine(loaded, template, max_tokens)
-    computed = engine.run(list(zip(evaluation.pairs.contexts, evaluation.pairs.responses, strict=True)))
+    runner = likelihood_runner(loaded, template, max_tokens)
+    computed = runner.run(list(zip(evaluation.pairs.contexts, evaluation.pairs.responses, strict=True)))
     sums, tokens = computed.values.astype(np.float64).T
     return Losses(sums, tokens.astype(np.int64), int(computed.truncated.sum()))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import KERNEL_ROWS
 from im_datasets.models.checkpoints import Loaded
-from im_datasets.models.inference import Inputs
+from im_datasets.models.inference import TensorBatch
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ class CausalScorer:
     rows: int
     prefix: KeysValues = ()
 
-    def score(self, inputs: Inputs) -> "torch.Tensor":
+    def score(self, inputs: TensorBatch) -> "torch.Tensor":
         """Negative log-likelihoods of the tokens from ``starts`` on, in nats.
 
         Padding stands on the right, where a causal model does not see it: no attention mask is needed.

@@ -25,11 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
 from im_datasets.indicators.likelihood.causal_scorer import causal_scorer
-from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.model import Engine, ModelIndicator
 from im_datasets.models.batching import KERNEL_ROWS, Computed, Tokens
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
 from im_datasets.models.devices import one_thread_per_batch
-from im_datasets.models.inference import Engine
 from im_datasets.models.meter import count
 from im_datasets.models.prompts import TEMPLATES, Write, check_template, prompt_writer
 
@@ -69,7 +68,7 @@ class _Likelihood(ModelIndicator):
         Raises:
             ModelError: The model cannot be had, is not causal, lacks weights, a start token or the chat template.
         """
-        return _engine(self.checkpoint.resolve(), self.template, self.max_tokens)
+        return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
     def space(self) -> dict[str, Any]:
         """The template; None is a matter of the model."""
@@ -212,11 +211,11 @@ def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=4)
-def _engine(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
-    return likelihood_engine(checkpoint.load(), template, max_tokens)
+def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
+    return likelihood_runner(checkpoint.load(), template, max_tokens)
 
 
-def likelihood_engine(loaded: Loaded, template: str | None = None, max_tokens: int | None = None) -> Engine:
+def likelihood_runner(loaded: Loaded, template: str | None = None, max_tokens: int | None = None) -> Engine:
     """How (context, response) becomes a sum of negative log-likelihoods in nats and its number of tokens.
 
     Args:

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
-from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.model import Engine, ModelIndicator
 from im_datasets.indicators.reward.formats import REFUSED, check_template, choose_template, open_format
-from im_datasets.models.batching import KERNEL_ROWS
+from im_datasets.models.batching import KERNEL_ROWS, TokenBatch
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.models.inference import Engine, Inputs
+from im_datasets.models.inference import TensorBatch
 from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Reward(ModelIndicator):
 
     def engine(self) -> Engine:
         """How turns become a score with the loaded model; see ``ModelIndicator.engine``."""
-        return _engine(self.checkpoint.resolve(), self.template, self.max_tokens)
+        return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
     def space(self) -> dict[str, Any]:
         """What a score depends on beside the model."""
@@ -113,7 +113,7 @@ class Reward(ModelIndicator):
 
 
 @lru_cache(maxsize=4)
-def _engine(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
+def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
     loaded = checkpoint.load()
     config = loaded.model.config
     _check_kind(checkpoint.model, config)
@@ -157,7 +157,7 @@ def _check_kind(model: str, config: Any) -> None:
         )
 
 
-def _forward(loaded: Loaded, *, pair: bool) -> Callable[[Inputs], "torch.Tensor"]:
+def _forward(loaded: Loaded, *, pair: bool) -> Callable[[TensorBatch], "torch.Tensor"]:
     """From a batch to logits of shape (batch, 1), each that of its sequence alone and without padding.
 
     transformers' causal classifiers look for the last token that differs from ``config.pad_token_id``. Rows padded
@@ -172,7 +172,7 @@ def _forward(loaded: Loaded, *, pair: bool) -> Callable[[Inputs], "torch.Tensor"
         _even_rows(loaded.model)
     run = _pooled_at_the_end(loaded, settings) if unpadded else _own_forward(loaded, settings, typed=typed)
 
-    def forward(inputs: Inputs) -> "torch.Tensor":
+    def forward(inputs: TensorBatch) -> "torch.Tensor":
         if inputs.group == REFUSED:
             return inputs.ids.new_full((len(inputs.ids), 1), 0).float().fill_(float("nan"))
         return run(inputs)
@@ -203,10 +203,10 @@ def _even_rows(model: Any) -> None:
             layer.register_forward_hook(again)
 
 
-def _own_forward(loaded: Loaded, settings: dict[str, Any], *, typed: bool) -> Callable[[Inputs], "torch.Tensor"]:
+def _own_forward(loaded: Loaded, settings: dict[str, Any], *, typed: bool) -> Callable[[TensorBatch], "torch.Tensor"]:
     import torch
 
-    def run(inputs: Inputs) -> "torch.Tensor":
+    def run(inputs: TensorBatch) -> "torch.Tensor":
         places = torch.arange(inputs.ids.shape[1], device=inputs.ids.device)
         second = (places >= inputs.starts[:, None]) & (places < inputs.lengths[:, None])
         types = {"token_type_ids": second.long()} if typed else {}
@@ -218,12 +218,12 @@ def _own_forward(loaded: Loaded, settings: dict[str, Any], *, typed: bool) -> Ca
     return run
 
 
-def _pooled_at_the_end(loaded: Loaded, settings: dict[str, Any]) -> Callable[[Inputs], "torch.Tensor"]:
+def _pooled_at_the_end(loaded: Loaded, settings: dict[str, Any]) -> Callable[[TensorBatch], "torch.Tensor"]:
     import torch
 
     body, head = loaded.model.base_model, cast("torch.nn.Module", loaded.model.score)
 
-    def run(inputs: Inputs) -> "torch.Tensor":
+    def run(inputs: TensorBatch) -> "torch.Tensor":
         hidden = body(input_ids=inputs.ids, attention_mask=inputs.mask, **settings)[0]
         rows = torch.arange(len(hidden), device=hidden.device)
         logits: torch.Tensor = head(hidden[rows, inputs.lengths - 1])
@@ -231,7 +231,8 @@ def _pooled_at_the_end(loaded: Loaded, settings: dict[str, Any]) -> Callable[[In
 
     with torch.inference_mode():
         ids = torch.arange(1, 4, device=loaded.device)[None]
-        alone = Inputs(ids, torch.ones_like(ids), torch.tensor([3], device=loaded.device), ids[:, 0], 0)
+        lengths, row = torch.tensor([3], device=loaded.device), np.zeros(1, dtype=np.int64)
+        alone = TokenBatch(ids, torch.ones_like(ids), lengths, ids[:, 0], row)
         own = loaded.model(input_ids=ids, attention_mask=alone.mask, **settings).logits
         if not torch.allclose(own.float(), run(alone).float(), rtol=1e-2, atol=1e-3, equal_nan=True):
             raise ModelError(

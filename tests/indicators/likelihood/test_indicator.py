@@ -124,13 +124,13 @@ def test_prefix_is_reused_where_the_cache_can_be_handed_on(
 def test_perplexity_is_the_same_without_the_reused_prefix(gpt2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with metering() as with_prefix:
         reused = perplexities(Perplexity(gpt2), INSTRUCTIONS, RESPONSES)
-    stored = likelihood._engine(Perplexity(gpt2).checkpoint.resolve(), None, None).forward.__self__.prefix  # type: ignore[attr-defined]
+    stored = likelihood._runner(Perplexity(gpt2).checkpoint.resolve(), None, None).forward.__self__.prefix  # type: ignore[attr-defined]
     width = stored[0][0].shape[2]
-    likelihood._engine.cache_clear()
+    likelihood._runner.cache_clear()
     monkeypatch.setattr(likelihood, "causal_scorer", lambda loaded, _: causal.causal_scorer(loaded))
     with metering() as whole:
         again = perplexities(Perplexity(gpt2), INSTRUCTIONS, RESPONSES)
-    likelihood._engine.cache_clear()
+    likelihood._runner.cache_clear()
     assert reused == pytest.approx(again, rel=1e-5)
     distinct = len(set(zip(INSTRUCTIONS, RESPONSES, strict=True)))
     assert width % 4 == 0
@@ -155,7 +155,7 @@ def test_values_do_not_depend_on_batch_or_order(
 def test_map_with_two_processes_gives_the_same_values(gpt2: str) -> None:
     data = Dataset.from_dict({"instruction": INSTRUCTIONS, "output": RESPONSES})
     whole = perplexities(IFD(gpt2), INSTRUCTIONS, RESPONSES)
-    likelihood._engine.cache_clear()
+    likelihood._runner.cache_clear()
     assert data.map(IFD(gpt2), batched=True, num_proc=2, with_rank=True)["im_ifd"][:] == whole
 
 
