@@ -6,7 +6,6 @@ its trials stands a curve over sizes spread evenly in logarithm, of selected and
 falls, rises and falls again would be seen.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from im_datasets.calibration.comparison import RANDOM, SELECTED, random_rows, without_nan
-from im_datasets.calibration.experiments.experiment import TABLE, Experiment, Job, complete
-from im_datasets.calibration.experiments.pool import Pool, Rows
-from im_datasets.calibration.figures import curve_figure, save_figure
+from im_datasets.calibration.experiments.experiment import RANDOM, SELECTED, TABLE, Experiment, Job, complete
+from im_datasets.calibration.experiments.pool import Pool, Rows, random_rows
+from im_datasets.calibration.loss_plots import size_curve_figure
 from im_datasets.calibration.runs import Run
+from im_datasets.calibration.saving import save_result
 from im_datasets.common.errors import CalibrationError, MissingExtraError
 from im_datasets.rules.linear import LinearRule
 
@@ -128,11 +127,8 @@ class SizeSearch:
 
     def save(self, folder: str | Path) -> None:
         """Write ``size_search.json``, NaN as null, and the figure ``size_search.png`` and ``.svg``."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
-        (target / "size_search.json").write_text(text + "\n", encoding="utf-8")
-        save_figure(curve_figure(self.selected, self.random, self.best.rows), target / "size_search")
+        selected, random = ({p.rows: p.per_seed for p in points} for points in (self.selected, self.random))
+        save_result(Path(folder) / "size_search", asdict(self), size_curve_figure(selected, random, self.best.rows))
 
 
 def search_size(experiment: Experiment, rule: LinearRule, sizes: Sizes, *, target: str | None = None) -> SizeSearch:
@@ -186,8 +182,8 @@ def search_objective(
         MissingExtraError: FLAML is not installed.
         RuleError: The pool lacks a column of the rule.
     """
-    own = getattr(objective, "__qualname__", "")
-    label = name or (own and f"{objective.__module__}:{own}")
+    function = getattr(objective, "__qualname__", "")
+    label = name or (function and f"{objective.__module__}:{function}")
     if not label or "<lambda>" in label:
         raise CalibrationError(f"{objective!r} has no name to keep its values under; pass name=")
     measure = _own(objective, label, pool, Path(folder) / TABLE)
@@ -200,13 +196,13 @@ def _search(
     ranked, (low, high), curve = pool.ranked(rule), sizes.bounds(len(pool)), sizes.grid(len(pool))
 
     def jobs(arm: str, size: int) -> list[Job]:
-        def rows(seed: int) -> Rows:
-            return ranked[:size] if arm == SELECTED else random_rows(pool, size, seed)
-
-        return [Job("search", arm, rows(seed), seed, {"size": size}) for seed in sizes.seeds]
+        rows = {seed: ranked[:size] if arm == SELECTED else random_rows(pool, size, seed) for seed in sizes.seeds}
+        return [Job("search", arm, rows[seed], seed, {"size": size}) for seed in sizes.seeds]
 
     def point(arm: str, size: int, trial: int | None = None) -> Point:
-        return _point(measure(jobs(arm, size)), target, trial)
+        losses = [run.losses for run in measure(jobs(arm, size))]
+        means = {name: float(np.mean([each[name] for each in losses])) for name in losses[0]}
+        return Point(size, means[target], tuple(each[target] for each in losses), means, trial)
 
     # All at once, so that several processes have runs to share.
     measure([job for size in curve for arm in (SELECTED, RANDOM) for job in jobs(arm, size)])
@@ -260,7 +256,7 @@ def blend_search(loss_of: Callable[[int], float], low: int, high: int, sizes: Si
             seed=sizes.search_seed,
         )
         tried: list[int] = []
-        # It may propose nothing for a while, or a size again.
+        # It may propose nothing for a while, or a size again: without an end to that it could go on for ever.
         for attempt in range(50 * sizes.trials):
             if len(tried) == min(sizes.trials, high - low + 1):
                 return
@@ -269,8 +265,8 @@ def blend_search(loss_of: Callable[[int], float], low: int, high: int, sizes: Si
                 continue
             size = min(high, int(config["rows"]))
             loss = loss_of(size)
-            found = {"loss": loss, "cost": size, "config": config} if isfinite(loss) else None
-            search.on_trial_complete(f"trial-{attempt}", found, error=found is None)
+            result = {"loss": loss, "cost": size, "config": config} if isfinite(loss) else None
+            search.on_trial_complete(f"trial-{attempt}", result, error=result is None)
             if size not in tried:
                 tried.append(size)
                 yield size
@@ -320,12 +316,6 @@ def rows_of(pool: Pool, rows: Rows) -> Dataset:
     pairs = pool.pairs(rows)
     scores = {name: values[rows] for name, values in pool.scores.items()}
     return Dataset.from_dict({"instruction": pairs.instructions, "response": pairs.responses, **scores})
-
-
-def _point(runs: Sequence[Run], target: str, trial: int | None = None) -> Point:
-    per_seed = tuple(run.losses[target] for run in runs)
-    losses = {name: float(np.mean([run.losses[name] for run in runs])) for name in runs[0].losses}
-    return Point(int(runs[0].rows or 0), losses[target], per_seed, losses, trial)
 
 
 def _notes(sizes: Sizes, selected: Sequence[Point], random: Sequence[Point]) -> tuple[str, ...]:

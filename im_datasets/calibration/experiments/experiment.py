@@ -26,6 +26,9 @@ from im_datasets.models.checkpoints import Checkpoint
 TABLE = "runs.jsonl"
 """The table's name in an experiment's folder."""
 
+SELECTED, RANDOM = "selected", "random"
+"""Labels of jobs: the first rows by a rule, and as many drawn alike."""
+
 POLL_SECONDS = 1.0
 """How often a process that has nothing left to do looks whether the others are done."""
 

@@ -138,6 +138,11 @@ class Pool:
         return replace(self, origin=self.origin[clean], row=self.row[clean], scores=scores, left_out=left_out)
 
 
+def random_rows(pool: Pool, size: int, seed: int) -> Rows:
+    """Candidates drawn alike; a smaller draw of the same seed is part of a larger one."""
+    return np.random.default_rng([seed, 1]).permutation(len(pool))[:size]
+
+
 def make_pool(
     scored: Mapping[str, Dataset],
     columns: Mapping[str, Columns] | None = None,

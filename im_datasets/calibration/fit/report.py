@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from im_datasets.calibration.fit.figures import (
+from im_datasets.calibration.fit.diagnostic_plots import (
     alone,
     criterion_by_size,
     effects,

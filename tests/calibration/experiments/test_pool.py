@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from im_datasets.calibration.experiments import pool as module
-from im_datasets.calibration.experiments.pool import load_pool, make_pool, named
+from im_datasets.calibration.experiments.pool import load_pool, make_pool, named, random_rows
 from im_datasets.common.errors import CalibrationError, RuleError
 from im_datasets.indicators import MTLD, KNNDistance, Perplexity, Similarity
 from im_datasets.indicators.settings import identity
@@ -35,6 +35,11 @@ def test_means_and_composition_are_of_the_rows():
     pool = make_pool({"one": dataset(), "two": dataset(im_mtld=[10.0, 20.0, 30.0])})
     assert pool.means(np.array([0, 1, 4])) == {"im_mtld": 8.0}
     assert pool.composition(np.array([0, 1, 4])) == {"one": 2, "two": 1}
+
+
+def test_random_rows_of_a_smaller_size_are_part_of_a_larger_draw(pool):
+    assert random_rows(pool, 10, 3).tolist() == random_rows(pool, 30, 3)[:10].tolist()
+    assert random_rows(pool, 10, 3).tolist() != random_rows(pool, 10, 4).tolist()
 
 
 def test_ranked_is_lowest_prediction_first():
