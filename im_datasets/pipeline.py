@@ -210,7 +210,7 @@ def mine(
             seconds={"load": round(loading, 3), **scored.record.seconds, "select": round(selecting, 3)},
         )
         with written_whole(folder) as aside:
-            record = write_result(aside, selection, record, mapping, license, language)
+            record = write_result(aside, selection, record, license, language)
         drop_partial(folder)
         selection = _lasting(replace(selection, record=record), folder)
     return Mined(folder, record, selection, repeated=False)
@@ -417,7 +417,7 @@ def select_files(
             seconds={**given.record.seconds, "select": round(perf_counter() - clock, 3)},
         )
         with written_whole(folder) as aside:
-            record = write_result(aside, selection, record, given.columns, license, language)
+            record = write_result(aside, selection, record, license, language)
     return Mined(folder, record, replace(selection, record=record), repeated=False)
 
 

@@ -34,7 +34,6 @@ def summarise(mined: Mined) -> dict[str, Any]:
         beginnings of its texts), ``seconds``, ``peak_memory_bytes``.
     """
     record, selection = mined.record, mined.selection
-    columns = Columns(**record.columns["fields"])
     return {
         "folder": str(mined.folder),
         "repeated": mined.repeated,
@@ -43,11 +42,11 @@ def summarise(mined: Mined) -> dict[str, Any]:
         "dropped": len(selection.dropped),
         "shortfall": selection.settings.get("shortfall") or 0,
         "reasons": selection.reasons,
-        "rule": {"name": record.rule["name"], "title": record.rule["title"]},
+        "rule": {"name": record.rule.name, "title": record.rule.title},
         "cut": selection.cut,
-        "columns": record.columns,
-        "best": _rows([selection.kept, selection.dropped], columns, best=True),
-        "worst": _rows([selection.kept, selection.dropped], columns, best=False),
+        "columns": record.columns.to_dict(),
+        "best": _rows([selection.kept, selection.dropped], record.columns, best=True),
+        "worst": _rows([selection.kept, selection.dropped], record.columns, best=False),
         "seconds": record.seconds,
         "peak_memory_bytes": record.peak_memory_bytes,
     }

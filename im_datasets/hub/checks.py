@@ -231,7 +231,7 @@ def check_rule(found: Found) -> Iterator[Check]:
     if found.record is None:
         yield Check("rule", NOT_CHECKED, "no record of the scoring was published")
         return
-    rule, wrong, rows = LinearRule.from_dict(found.record.rule), [], 0
+    rule, wrong, rows = found.record.rule, [], 0
     shipped = LinearRule.load(rule.name) if rule.name in LinearRule.names() else None
     if shipped and shipped.to_dict() != rule.to_dict():
         if found.record.package_version == __version__:

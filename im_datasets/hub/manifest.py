@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from im_datasets.common.errors import HubError
+from im_datasets.common.errors import HubError, OutputError
 from im_datasets.report.configs import MANIFEST, Config, Published
 from im_datasets.scoring.record import ScoringRecord, read_record
 
@@ -44,7 +44,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as indented JSON text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        data = asdict(self) | {"record": self.record and self.record.to_dict()}
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -64,5 +65,5 @@ class Manifest:
             data["files"] = {path: Published(**file) for path, file in data["files"].items()}
             data["record"] = data["record"] and read_record(data["record"])
             return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OutputError) as error:
             raise HubError(f"{MANIFEST} is not one of im-datasets: {error}") from error

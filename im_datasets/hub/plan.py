@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.common.version import __version__
-from im_datasets.data.columns import Columns
 from im_datasets.hub.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import Parts
@@ -59,7 +58,7 @@ class Publication:
         folder, record = self.parts.folder, self.selection.record
         paths = write_figures(self.selection, folder)
         if report and record:
-            write_report(self.selection, record, Columns(**record.columns["fields"]), folder / REPORT)
+            write_report(self.selection, record, folder / REPORT)
             paths.append(REPORT)
         for path in paths:
             self.parts.files[path] = Published.of_file(folder / path)

@@ -4,7 +4,7 @@ A record comes from a stranger: it may name classes of this package and models o
 run or opened beyond that.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError
-from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
@@ -54,11 +53,8 @@ def tolerance_of(record: IndicatorRecord) -> float:
 
 def read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:
     """The pairs of some rows, read as they were read when they were scored."""
-    known = {field.name for field in fields(Columns)}
-    told = {name: value for name, value in record.columns.get("fields", {}).items() if name in known}
-    columns = Columns(**told)
-    columns.require(rows.column_names)
-    return columns.pairs(rows.with_format(None)[:])
+    record.columns.require(rows.column_names)
+    return record.columns.pairs(rows.with_format(None)[:])
 
 
 def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: Dataset) -> list[Agreement]:

@@ -161,7 +161,7 @@ def _sample(found: Found, sample: int, seed: int) -> Iterator[Check]:
 
 def _with_texts(found: Found, record: ScoringRecord) -> Dataset | None:
     """All rows of which both texts and scores are there."""
-    needed = {*record.columns.get("fields", {}).values(), LOG_LOSS, ROW}
+    needed = {*record.columns.mapping.values(), LOG_LOSS, ROW}
     sides = [side for side in found.sides.values() if len(side) and needed <= set(side.column_names)]
     shared = (
         [name for name in sides[0].column_names if all(name in side.column_names for side in sides)] if sides else []

@@ -19,10 +19,10 @@ from im_datasets.indicators.score_columns import COLUMNS, describe_column
 from im_datasets.report import figures, plot_style
 from im_datasets.report.card_facts import CardFacts, missing_facts
 from im_datasets.report.configs import MANIFEST, Config, Published
-from im_datasets.report.formatting import Trusted, format_bounds, format_fact, one_line, told_facts
+from im_datasets.report.formatting import Trusted, format_fact, one_line, told_facts
 from im_datasets.report.statistics import Scores, asked, headline, read_in_part, scored_rows, shortfall
 from im_datasets.report.templates import escape_markdown, markdown_environment, read_template
-from im_datasets.rules.linear import LOG_LOSS, LinearRule, Term
+from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.selection.select import REASON, Selection
 
@@ -252,12 +252,13 @@ def _scores(selection: Selection, record: ScoringRecord | None) -> dict[str, Any
 def _origin(record: ScoringRecord | None) -> dict[str, Any]:
     """Where the scores came from; the rule is None where that is not known."""
     if record is None:
-        told = dict.fromkeys(("rule", "columns", "versions", "command", "package_version"))
+        told = dict.fromkeys(("rule", "provenance", "columns", "versions", "command", "package_version"))
         return {**told, "facts": Trusted("not known"), "indicators": []}
     return {
-        "rule": _rule(record.rule),
+        "rule": record.rule,
+        "provenance": told_facts(record.rule.provenance),
         "facts": _listing(record.source),
-        "columns": _listing(record.columns),
+        "columns": _listing(record.columns.to_dict()),
         "versions": _listing({"im-datasets": record.package_version} | record.versions),
         "indicators": [_indicator(indicator) for indicator in record.indicators],
         "command": record.command and _command(record.command),
@@ -399,29 +400,6 @@ def _command(words: Sequence[str]) -> str:
 def _c_escaped(word: str) -> str:
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped)
-
-
-def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule as the template shows it."""
-    shown = LinearRule.from_dict(rule)
-    return {
-        "name": shown.name,
-        "title": shown.title,
-        "intercept": shown.intercept,
-        "terms": [_term(term) for term in shown.terms],
-        "target": shown.target,
-        "aggregation": shown.aggregation,
-        "provenance": told_facts(shown.provenance),
-        "caveats": shown.caveats,
-    }
-
-
-def _term(term: Term) -> dict[str, Any]:
-    return {
-        "column": term.column,
-        "coefficient": term.coefficient,
-        "bounds": format_bounds(term.low, term.high),
-    }
 
 
 def _indicator(indicator: IndicatorRecord) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from datasets import Dataset
 
 from im_datasets.common.storage import write_text
 from im_datasets.data.arrow import read_column
-from im_datasets.data.columns import Columns
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report import figures, plot_style
 from im_datasets.report.formatting import format_bounds, format_count, format_number, one_line, told_facts
@@ -37,7 +36,7 @@ from im_datasets.report.statistics import (
     shortfall,
 )
 from im_datasets.report.templates import html_environment, read_template
-from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.rules.linear import LOG_LOSS, LinearRule, Term
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, Selection
 
@@ -70,7 +69,6 @@ class Text:
 def write_report(
     selection: Selection,
     record: ScoringRecord,
-    columns: Columns,
     path: str | Path,
     *,
     rows_per_table: int = 30,
@@ -79,8 +77,7 @@ def write_report(
 
     Args:
         selection: What was kept and dropped, with the score columns.
-        record: Where the scores came from.
-        columns: Where instruction and response stand in the rows.
+        record: Where the scores came from, and where instruction and response stand in the rows.
         path: The file to write; an older one is replaced.
         rows_per_table: Rows shown as best, around the cut and as worst, each.
 
@@ -90,31 +87,31 @@ def write_report(
     Raises:
         OutputError: The templates are missing from the installation.
     """
-    return write_text(path, render_report(selection, record, columns, rows_per_table=rows_per_table))
+    return write_text(path, render_report(selection, record, rows_per_table=rows_per_table))
 
 
-def render_report(selection: Selection, record: ScoringRecord, columns: Columns, *, rows_per_table: int = 30) -> str:
+def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table: int = 30) -> str:
     """The report as HTML text; arguments as for ``write_report``."""
     from markupsafe import Markup
 
     scores = Scores.of(selection, record)
     script = read_template("report.js")
-    terms = [_term(term) for term in record.rule["terms"]]
+    terms = [_term(term) for term in record.rule.terms]
     template = html_environment().from_string(read_template("report.html"))
     return template.render(
         record=record,
         source_facts=told_facts(record.source),
-        column_facts=told_facts(record.columns),
+        column_facts=told_facts(record.columns.to_dict()),
         versions={"im-datasets": record.package_version} | record.versions,
-        rule=_rule(record.rule),
+        rule=record.rule,
         terms=terms,
         score=COLUMNS[LOG_LOSS],
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=Markup(_hash(script)),  # noqa: S704 - base64
         style=Markup(read_template("report.css")),  # noqa: S704 - our own file
         figures=_figures(scores, _better_but_dropped(selection)),
-        panels=_panels(scores, {term["column"] for term in terms}),
-        table=_table(selection, record, columns, scores, rows_per_table),
+        panels=_panels(scores, record.rule.columns),
+        table=_table(selection, record, scores, rows_per_table),
         rows_per_table=rows_per_table,
         places=PLACES,
         sort_keys={"rank": "Rank", "score": "Score"} | {f"term{i}": t["short"] for i, t in enumerate(terms)},
@@ -139,20 +136,19 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "reasons": selection.reasons,
         "asked": told_facts(asked(selection)),
         "source": one_line(record.source.get("id") or "a dataset without a name"),
-        "caveats": record.rule.get("caveats", []),
+        "caveats": record.rule.caveats,
         "headline": headline(kept, kept + dropped),
         "why": " ".join(filter(None, (_why(selection, record, scores), shortfall(selection)))),
     }
 
 
 def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
-    name = one_line(record.rule["name"])
+    name = one_line(record.rule.name)
     if selection.cut is None:
         return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
     told = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
     # That they differ in the rule's own columns is no finding: by those they were chosen.
-    ruling = {term["column"] for term in record.rule["terms"]}
-    comparisons = [scores.compare(indicator) for indicator in scores.indicators if indicator not in ruling]
+    comparisons = [scores.compare(name) for name in scores.indicators if name not in record.rule.columns]
     known = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
     if not known:
         return told
@@ -172,21 +168,14 @@ def _sentence(comparison: Comparison) -> str:
     return f"A kept row has the {higher} value in {percent:.0f} % of its pairs with dropped ones."
 
 
-def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule with its optional parts filled in."""
-    defaults = {"title": "", "target": "not stated", "aggregation": "not stated", "provenance": {}}
-    return defaults | {name: value for name, value in rule.items() if value is not None}
-
-
-def _term(term: Mapping[str, Any]) -> dict[str, Any]:
-    name = term["column"]
-    known = COLUMNS.get(name)
+def _term(term: Term) -> dict[str, Any]:
+    column = COLUMNS.get(term.column)
     return {
-        "column": name,
-        "short": name.removeprefix("im_"),
-        "meaning": f"{known.meaning}, in {known.unit}" if known else "a column of the dataset",
-        "coefficient": term["coefficient"],
-        "bounds": format_bounds(term.get("low"), term.get("high")),
+        "column": term.column,
+        "short": term.column.removeprefix("im_"),
+        "meaning": f"{column.meaning}, in {column.unit}" if column else "a column of the dataset",
+        "coefficient": term.coefficient,
+        "bounds": format_bounds(term.low, term.high),
     }
 
 
@@ -234,7 +223,7 @@ def _svg(figure: Any, name: str, label: str) -> Any:
     return Markup(plot_style.as_svg(figure, name=name, label=label))  # noqa: S704 - drawn here, without data texts
 
 
-def _panels(scores: Scores, in_rule: set[str]) -> Iterator[dict[str, Any]]:
+def _panels(scores: Scores, in_rule: Collection[str]) -> Iterator[dict[str, Any]]:
     """One per indicator, those of the rule first."""
     for name in sorted(scores.indicators, key=lambda name: name not in in_rule):
         comparison = scores.compare(name)
@@ -248,22 +237,14 @@ def _panels(scores: Scores, in_rule: set[str]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _table(
-    selection: Selection, record: ScoringRecord, columns: Columns, scores: Scores, number: int
-) -> list[dict[str, Any]]:
+def _table(selection: Selection, record: ScoringRecord, scores: Scores, number: int) -> list[dict[str, Any]]:
     """The rows to show, best first, each once, with every group it belongs to."""
     places: dict[tuple[bool, int], list[str]] = {}
     for place, at in _chosen(selection, scores, number):
         places.setdefault(at, []).append(place)
     shown: list[dict[str, Any]] = [
-        *_side(selection.kept, record, columns, {row: p for (kept, row), p in places.items() if kept}, kept=True),
-        *_side(
-            selection.dropped,
-            record,
-            columns,
-            {row: p for (kept, row), p in places.items() if not kept},
-            kept=False,
-        ),
+        *_side(selection.kept, record, {row: p for (kept, row), p in places.items() if kept}, kept=True),
+        *_side(selection.dropped, record, {row: p for (kept, row), p in places.items() if not kept}, kept=False),
     ]
     _add_bars(shown, mean_contributions(record.rule, scores))
     return sorted(shown, key=lambda row: (row["rank"] is None, row["rank"] or row["row"]))
@@ -317,13 +298,13 @@ def _nearest(losses: FloatArray, cut: float, number: int) -> list[int]:
 
 
 def _side(
-    rows: Dataset, record: ScoringRecord, columns: Columns, places: dict[int, list[str]], *, kept: bool
+    rows: Dataset, record: ScoringRecord, places: dict[int, list[str]], *, kept: bool
 ) -> Iterator[dict[str, Any]]:
     indices = sorted(places)
     if not indices:
         return
     batch = rows.select(indices)[:]
-    pairs = columns.pairs(batch)
+    pairs = record.columns.pairs(batch)
     measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
     for i, index in enumerate(indices):
         values = {name: _number(column[i]) for name, column in measured.items()}
@@ -342,11 +323,11 @@ def _side(
         }
 
 
-def _terms_of(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[dict[str, Any]]:
+def _terms_of(rule: LinearRule, values: Mapping[str, float]) -> list[dict[str, Any]]:
     added = contributions(rule, values)
     return [
-        {"added": part, "sort": _sortable(part)["sort"], "value": values.get(term["column"], math.nan)}
-        for term, part in zip(rule["terms"], added, strict=True)
+        {"added": part, "sort": _sortable(part)["sort"], "value": values.get(term.column, math.nan)}
+        for term, part in zip(rule.terms, added, strict=True)
     ]
 
 

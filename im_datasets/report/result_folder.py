@@ -15,7 +15,6 @@ from datasets.exceptions import DatasetsError
 from im_datasets.common.errors import OutputError
 from im_datasets.common.storage import peak_memory_bytes
 from im_datasets.data.arrow import laid_out
-from im_datasets.data.columns import Columns
 from im_datasets.report.card import FIGURE, PANELS, write_card
 from im_datasets.report.card_facts import CardFacts
 from im_datasets.report.page import write_report
@@ -112,7 +111,6 @@ def write_result(
     folder: Path,
     selection: Selection,
     record: ScoringRecord,
-    columns: Columns,
     license: str | None,
     language: str | Sequence[str] | None,
 ) -> ScoringRecord:
@@ -122,7 +120,7 @@ def write_result(
         with laid_out(rows, folder) as lying:
             lying.to_parquet(folder / name)
     written = perf_counter()
-    write_report(selection, record, columns, folder / REPORT)
+    write_report(selection, record, folder / REPORT)
     write_card(selection, record, folder, CardFacts.of(license, language))
     seconds = {
         **record.seconds,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from im_datasets.indicators.score_columns import COLUMNS, Column, describe_column
 from im_datasets.report.formatting import format_count, format_share
-from im_datasets.rules.linear import LOG_LOSS, Term
+from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import Selection
 
@@ -104,7 +104,7 @@ def score_columns(record: ScoringRecord | None) -> list[str]:
     if record is None:
         return []
     written = [name for indicator in record.indicators for name in indicator.writes]
-    return list(dict.fromkeys([*written, *(term["column"] for term in record.rule["terms"])]))
+    return list(dict.fromkeys([*written, *record.rule.columns]))
 
 
 def finite(values: FloatArray) -> FloatArray:
@@ -161,29 +161,23 @@ def rank_correlations(columns: list[FloatArray]) -> FloatArray:
     return matrix
 
 
-def contributions(rule: Mapping[str, Any], values: Mapping[str, float]) -> list[float]:
+def contributions(rule: LinearRule, values: Mapping[str, float]) -> list[float]:
     """What each term of a rule adds to a row's predicted log loss.
 
     Args:
-        rule: The rule as data.
+        rule: The rule.
         values: Column → the row's value.
 
     Returns:
         Per term its coefficient times the clipped value; NaN where the value is.
     """
-    return [float(Term(**term).contribution(values.get(term["column"], math.nan))) for term in rule["terms"]]
+    return [float(term.contribution(values.get(term.column, math.nan))) for term in rule.terms]
 
 
-def mean_contributions(rule: Mapping[str, Any], scores: Scores) -> list[float]:
-    """What each term of a rule adds on average over all rows that have its column; NaN where none has.
-
-    Args:
-        rule: The rule as data.
-        scores: Both sides' scores.
-    """
-    terms = [Term(**term) for term in rule["terms"]]
-    known = [scores.both(term.column) if term.column in scores.kept else np.empty(0) for term in terms]
-    return [Side.of(term.contribution(values)).mean for term, values in zip(terms, known, strict=True)]
+def mean_contributions(rule: LinearRule, scores: Scores) -> list[float]:
+    """What each term of a rule adds on average over all rows that have its column; NaN where none has."""
+    columns = (scores.both(name) if name in scores.kept else np.empty(0) for name in rule.columns)
+    return [Side.of(term.contribution(values)).mean for term, values in zip(rule.terms, columns, strict=True)]
 
 
 def headline(kept: int, rows: int) -> str:

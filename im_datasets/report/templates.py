@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from im_datasets.common.errors import OutputError
 from im_datasets.report.formatting import (
     Trusted,
+    format_bounds,
     format_count,
     format_exactly,
     format_fact,
@@ -124,6 +125,7 @@ def as_code(text: str) -> Trusted:
 
 
 _FORMATS = {
+    "bounds": format_bounds,
     "fact": format_fact,
     "number": format_number,
     "exactly": format_exactly,

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Self
 
-from im_datasets.common.errors import OutputError
+from im_datasets.common.errors import ColumnsError, OutputError, RuleError
+from im_datasets.data.columns import Columns
+from im_datasets.rules.linear import LinearRule
 
 SCHEMA_VERSION = 1
 
@@ -61,8 +63,8 @@ class ScoringRecord:
         package_version: Version of im-datasets.
         created: UTC time of the end of the run, ISO 8601.
         source: ``kind``, ``id``, ``config``, ``split``, ``revision``, ``fingerprint``, ``files``.
-        columns: The column mapping, with its layout and notes.
-        rule: The whole rule as data.
+        columns: Where instruction and response stood.
+        rule: The whole rule.
         indicators: One record per indicator.
         rows: Rows read.
         unscorable: Reason → rows that could not be scored for it.
@@ -84,8 +86,8 @@ class ScoringRecord:
     package_version: str
     created: str
     source: dict[str, Any]
-    columns: dict[str, Any]
-    rule: dict[str, Any]
+    columns: Columns
+    rule: LinearRule
     indicators: list[IndicatorRecord]
     rows: int
     unscorable: dict[str, int]
@@ -101,8 +103,8 @@ class ScoringRecord:
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain data."""
-        return asdict(self)
+        """The record as plain data; beside the columns' fields stand the layout and the notes that follow from them."""
+        return asdict(self) | {"columns": self.columns.to_dict(), "rule": self.rule.to_dict()}
 
     def to_json(self) -> str:
         """The record as indented JSON text."""
@@ -119,9 +121,8 @@ class ScoringRecord:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data["schema_version"] != SCHEMA_VERSION:
                 raise OutputError(f"{path} has schema version {data['schema_version']}; known: {SCHEMA_VERSION}")
-            indicators = [IndicatorRecord(**indicator) for indicator in data.pop("indicators")]
-            return cls(indicators=indicators, **data)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls(**_typed(data))
+        except (OSError, *_MALFORMED) as error:
             raise OutputError(f"{path} is not a scoring record: {error}") from error
 
     def with_selection(self, selection: dict[str, Any]) -> Self:
@@ -136,10 +137,30 @@ _PLACES = {"id", "files", "model", "tokenizer"}
 _OPTION = re.compile(r"(--[\w-]+=)(.+)", re.DOTALL)
 
 
-def read_record(data: dict[str, Any]) -> ScoringRecord:
-    """A record from its plain data, as ``ScoringRecord.to_dict`` gives it."""
-    indicators = [IndicatorRecord(**indicator) for indicator in data.pop("indicators")]
-    return ScoringRecord(indicators=indicators, **data)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, ColumnsError, RuleError)
+"""What plain data that is no record runs into."""
+
+
+def read_record(data: Mapping[str, Any]) -> ScoringRecord:
+    """A record from its plain data, as ``ScoringRecord.to_dict`` gives it.
+
+    Raises:
+        OutputError: It is no record; the rule, the columns or another field is not as it should be.
+    """
+    try:
+        return ScoringRecord(**_typed(data))
+    except _MALFORMED as error:
+        raise OutputError(f"not a scoring record: {error}") from error
+
+
+def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record from its plain data."""
+    fields = data["columns"]["fields"]
+    if not all(isinstance(name, str) for name in fields.values()):
+        raise ColumnsError(f"a column's name is no text in {fields}")
+    indicators = [IndicatorRecord(**indicator) for indicator in data["indicators"]]
+    rule = LinearRule.from_dict(data["rule"])
+    return {**data, "columns": Columns(**fields), "rule": rule, "indicators": indicators}
 
 
 def without_paths(record: ScoringRecord) -> ScoringRecord:
@@ -149,12 +170,14 @@ def without_paths(record: ScoringRecord) -> ScoringRecord:
         record: As a run wrote it; source, models and tokenizers may have come from local folders, those that its rule
             states too; the digests beside them stay.
     """
-    data = record.to_dict()
-    rule = data["rule"]
-    rule = {**rule, **{name: _cut_places(rule[name]) for name in ("provenance", "indicators") if name in rule}}
-    command = data["command"] and [cut_word(word) for word in data["command"]]
-    more = {name: _cut_places(data[name]) for name in ("source", "indicators")}
-    return read_record({**data, **more, "rule": rule, "command": command})
+    rule = record.rule
+    return replace(
+        record,
+        source=_cut_places(record.source),
+        rule=replace(rule, provenance=_cut_places(rule.provenance), indicators=_cut_places(rule.indicators)),
+        indicators=[IndicatorRecord(**_cut_places(asdict(indicator))) for indicator in record.indicators],
+        command=record.command and [cut_word(word) for word in record.command],
+    )
 
 
 def cut_path(text: str) -> str:

@@ -18,7 +18,6 @@ from im_datasets.common.storage import (
     write_text,
     written_whole,
 )
-from im_datasets.data.columns import Columns
 from im_datasets.data.files import one_line
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable
@@ -124,7 +123,7 @@ def read_scored(path: str | Path) -> Scored:
         dataset = Dataset.from_parquet([escape(str(file)) for file in files])
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot read {path}: {one_line(error)}") from error
-    return Scored(dataset, record, Columns(**record.columns["fields"]))
+    return Scored(dataset, record, record.columns)
 
 
 def _shard_names(count: int) -> list[str]:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import make_record
 
-from im_datasets.common.errors import HubError
+from im_datasets.common.errors import HubError, OutputError
+from im_datasets.data.columns import Columns
 from im_datasets.hub.manifest import Manifest
 from im_datasets.report.configs import SMALL_BYTES, Config, Published
-from im_datasets.scoring.record import cut_word, without_paths
+from im_datasets.scoring.record import ScoringRecord, cut_word, read_record, without_paths
 
 
 def make_manifest(**changes):
@@ -95,16 +96,16 @@ def test_without_paths_cuts_where_a_path_may_stand():
         "Similarity": {"embedder": {"model": "/home/me/mini", "weights": "sha256:0a"}},
         "Length": {"tokenizer": "x"},
     }
-    rule = {**make_record().rule, "provenance": {"base_model": {"id": "/home/me/base"}}, "indicators": stated}
+    rule = replace(make_record().rule, provenance={"base_model": {"id": "/home/me/base"}}, indicators=stated)
     record = without_paths(make_record(source=source, indicators=[indicator], rule=rule, command=["x", "/home/me/a"]))
     assert "/home/me" not in json.dumps(record.to_dict())
     assert (record.source["files"], record.command) == (["rows.jsonl"], ["x", "a"])
     stated["Similarity"]["embedder"]["model"] = "mini"
-    assert record.rule["indicators"] == stated
+    assert record.rule.indicators == stated
 
 
 def test_without_paths_leaves_settings_and_columns_that_only_look_like_paths():
-    columns = {"fields": {"instruction": "/data/instruction", "response": "/data/response"}, "notes": ["/no/think"]}
+    columns = Columns(instruction="/data/instruction", response="/data/response", system="/no/think")
     settings = {"template": "{instruction}\n/no/think\n", "model": "owner/name"}
     record = make_record(columns=columns, indicators=[replace(make_record().indicators[0], settings=settings)])
     assert without_paths(record) == record
@@ -112,3 +113,47 @@ def test_without_paths_leaves_settings_and_columns_that_only_look_like_paths():
 
 def test_without_paths_leaves_a_clean_record_as_it_is():
     assert without_paths(make_record()) == make_record()
+
+
+def _record_data(**changes):
+    return json.loads(json.dumps(make_record().to_dict())) | changes
+
+
+def test_a_record_gives_its_layout_and_notes_beside_its_columns():
+    columns = Columns(instruction="q", response="a", system="s")
+    data = make_record(columns=columns).to_dict()["columns"]
+    assert data == {
+        "layout": "instruction and response",
+        "fields": {"instruction": "q", "response": "a", "system": "s"},
+        "notes": ["'s' is the system turn of the instruction"],
+    }
+
+
+def test_a_record_of_other_words_for_the_same_columns_is_read():
+    columns = {"layout": "pairs", "fields": {"instruction": "instruction", "response": "output"}, "notes": ["once"]}
+    assert read_record(_record_data(columns=columns)) == make_record()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"columns": {"fields": {"instruction": "a", "answer": "b"}}}, "unexpected keyword argument 'answer'"),
+        ({"columns": {"fields": {"instruction": "a"}}}, "does not say where the response stands"),
+        ({"columns": {"fields": {"response": 1}}}, "a column's name is no text in {'response': 1}"),
+        ({"columns": None}, "not subscriptable"),
+        ({"rule": {}}, "not a rule: 'schema_version'"),
+        ({"rule": make_record().rule.to_dict() | {"terms": []}}, "needs at least one term"),
+        ({"indicators": [{"title": "x"}]}, "unexpected keyword argument 'title'"),
+        ({"more": 1}, "unexpected keyword argument 'more'"),
+    ],
+)
+def test_a_record_that_is_broken_is_one_clear_error(changes, match, tmp_path):
+    data = _record_data(**changes)
+    with pytest.raises(OutputError, match=f"not a scoring record: .*{match}"):
+        read_record(data)
+    (tmp_path / "record.json").write_text(json.dumps(data))
+    with pytest.raises(OutputError, match=f"record.json is not a scoring record: .*{match}"):
+        ScoringRecord.load(tmp_path / "record.json")
+    text = json.dumps(json.loads(make_manifest().to_json()) | {"record": data})
+    with pytest.raises(HubError, match=f"instructmining.json is not one of im-datasets: .*{match}"):
+        Manifest.from_json(text)

@@ -865,7 +865,7 @@ def test_nothing_that_is_pushed_names_a_path_of_this_machine(hub, selection, tmp
     folder = f"{tmp_path}/model"
     stated = {"Similarity": {"embedder": {"model": folder, "weights": "sha256:0a"}}, "Reward": {"model": folder}}
     record = make_record(
-        rule={**make_record().rule, "indicators": stated, "provenance": {"base_model": {"id": folder}}},
+        rule=replace(make_record().rule, indicators=stated, provenance={"base_model": {"id": folder}}),
         command=["im-datasets", "mine", f"--rule={tmp_path}/rule.json", "--out", "x"],
         source={"kind": "file", "id": f"{tmp_path}/rows.jsonl", "files": [f"{tmp_path}/rows.jsonl"]},
         indicators=[replace(make_record().indicators[0], settings={"tokenizer": folder})],

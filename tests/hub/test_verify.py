@@ -156,7 +156,7 @@ def test_verify_of_a_rule_with_a_local_model_says_that_it_cannot_be_had(hub, min
         else each
         for each in record.indicators
     ]
-    rule = {**record.rule, "name": "fitted", "indicators": {"Similarity": {"embedder": place}}}
+    rule = replace(record.rule, name="fitted", indicators={"Similarity": {"embedder": place}})
     given = {"license": "cc0-1.0", "language": "en", "record": replace(record, rule=rule, indicators=indicators)}
     push_selected(mined.selection, REPO, **given)
     verification = verify(REPO, sample=4)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_sample import GOLDEN, RULE, make_record, make_selection
 
+from im_datasets.data.columns import Columns
 from im_datasets.hub.card_merge import split_card as split_front_matter
 from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.report import card as card_module
@@ -265,7 +266,7 @@ def test_no_value_gets_out_of_its_place(text):
     record = make_record(
         rule=rule,
         source={"kind": "hub", "id": text, "files": [text]},
-        columns={"layout": text, "fields": {"instruction": text}},
+        columns=Columns(instruction=text, response=f"{text}2"),
         indicators=[IndicatorRecord(text, text, [], {text: text}, {"id": text})] * 2,
         command=["im-datasets", text],
         versions={text: text, "x": text},
@@ -281,7 +282,7 @@ def test_no_value_gets_out_of_its_place(text):
     calm_facts["repo_id"] = "me/x"
     calm = render(make_selection(), make_record(
         source={"kind": "hub", "id": "a/b", "files": ["a"]},
-        columns={"layout": "a", "fields": {"instruction": "a"}}, command=["im-datasets", "a"],
+        columns=Columns(instruction="a", response="a2"), command=["im-datasets", "a"],
         rule=rule | {"name": "a", "title": "a", "target": "a", "aggregation": "a", "caveats": ["a", "second"],
                      "terms": [{"column": "a", "coefficient": 1.0}],
                      "provenance": {"a": "a", "list": ["a"], "map": {"a": "a"}}},

@@ -15,7 +15,6 @@ from im_datasets.report.page import LONGEST, SHORT, Text, _add_bars, _chosen, re
 from im_datasets.report.statistics import Scores
 from im_datasets.scoring.record import IndicatorRecord
 
-COLUMNS = Columns(instruction="instruction", response="output")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -44,17 +43,17 @@ PICTURES = str.maketrans({0: "␀", 7: "␇", 0x1B: "␛", 0x7F: "␡", 0x9B: "\
 
 
 def page_of(tmp_path, selection, record=None, name="report.html", **settings):
-    return write_report(selection, record or make_record(), COLUMNS, tmp_path / name, **settings)
+    return write_report(selection, record or make_record(), tmp_path / name, **settings)
 
 
 @pytest.fixture(scope="module")
 def html():
-    return render_report(make_selection(), make_record(), COLUMNS)
+    return render_report(make_selection(), make_record())
 
 
 def test_render_report_says_when_a_source_was_read_in_part(html):
     record = make_record(source={**make_record().source, "limit": 24, "rows": 24, "seed": None})
-    limited = render_report(make_selection(), record, COLUMNS)
+    limited = render_report(make_selection(), record)
     assert "24 <small>read, out of the first 24 rows of the source</small>" in limited
     assert "24 <small>read</small>" in html
 
@@ -81,7 +80,7 @@ def test_render_report_has_the_sections_in_the_order_of_the_question(html):
 
 
 def test_render_report_is_the_same_every_time(html):
-    assert render_report(make_selection(), make_record(), COLUMNS) == html
+    assert render_report(make_selection(), make_record()) == html
 
 
 def test_render_report_names_no_address_to_load_from(html):
@@ -115,7 +114,7 @@ def test_render_report_writes_a_dash_for_a_row_without_a_score(html):
 def test_a_shortfall_is_told():
     selection = make_selection()
     selection.settings["shortfall"] = 5
-    assert "5 rows fewer than asked for" in render_report(selection, make_record(), COLUMNS)
+    assert "5 rows fewer than asked for" in render_report(selection, make_record())
 
 
 def test_bars_compare_a_term_with_the_average_row():
@@ -126,7 +125,7 @@ def test_bars_compare_a_term_with_the_average_row():
 
 def test_long_lists_are_shortened_with_their_count():
     files = [f"part-{n}.json" for n in range(25)]
-    page = render_report(make_selection(), make_record(source={"id": "x", "files": files}), COLUMNS)
+    page = render_report(make_selection(), make_record(source={"id": "x", "files": files}))
     assert "part-19.json" in page
     assert "part-20.json" not in page
     assert "and 5 more" in page
@@ -148,9 +147,9 @@ def test_chosen_rows_are_the_best_the_worst_and_those_around_the_cut():
 
 def test_ties_at_the_cut_are_not_said_to_be_dropped_for_another_reason():
     scores = make_scores(12) | {"im_log_loss": np.array([0.0] * 8 + [1.0] * 4)}
-    tied = render_report(make_selection(12, 4, duplicates=0, scores=scores), make_record(), COLUMNS)
+    tied = render_report(make_selection(12, 4, duplicates=0, scores=scores), make_record())
     assert "No row with a score below the cut was dropped." in tied
-    mixed = render_report(make_selection(12, 4, duplicates=1, scores=scores), make_record(), COLUMNS)
+    mixed = render_report(make_selection(12, 4, duplicates=1, scores=scores), make_record())
     assert "1 rows with a score up to the cut were dropped for another reason." in mixed
 
 
@@ -158,7 +157,7 @@ def test_ties_at_the_cut_are_not_said_to_be_dropped_for_another_reason():
     ("rows", "keep", "unscorable"), [(1, 1, 0), (1, 0, 0), (1, 0, 1), (5, 0, 5), (3, 3, 0), (2, 1, 0)]
 )
 def test_render_report_stands_tiny_selections(rows, keep, unscorable):
-    page = render_report(make_selection(rows, keep, unscorable=unscorable, duplicates=0), make_record(), COLUMNS)
+    page = render_report(make_selection(rows, keep, unscorable=unscorable, duplicates=0), make_record())
     assert f"of {rows} rows" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>|<style.*?</style>|<script.*?</script>", "", page, flags=re.DOTALL)
 
@@ -166,14 +165,14 @@ def test_render_report_stands_tiny_selections(rows, keep, unscorable):
 @pytest.mark.parametrize("value", [math.nan, 2.0])
 def test_render_report_stands_an_indicator_that_is_all_nan_or_constant(value):
     scores = make_scores(12) | {"im_mtld": np.full(12, value)}
-    page = render_report(make_selection(12, 4, unscorable=0, scores=scores), make_record(), COLUMNS)
+    page = render_report(make_selection(12, 4, unscorable=0, scores=scores), make_record())
     assert "im_mtld" in page
 
 
 def test_render_report_says_so_when_lengths_were_not_measured():
     scores = {"im_log_loss": np.arange(6.0), "im_quality": -np.arange(6.0)}
     rule = RULE | {"terms": [{"column": "im_quality", "coefficient": -1.0}], "intercept": 0.0}
-    page = render_report(make_selection(6, 2, scores=scores), make_record(rule=rule, command=None), COLUMNS)
+    page = render_report(make_selection(6, 2, scores=scores), make_record(rule=rule, command=None))
     assert "Lengths were not measured" in page
     assert "started from Python" in page
 
@@ -236,7 +235,7 @@ def hostile_page(tmp_path_factory):
     texts = [(f"instruction {text}", f"response {text}") for text in NASTY]
     tag = NASTY[2]
     scores = make_scores(rows)
-    extra = {tag: ["1"] * rows}
+    extra = {tag: ["1"] * rows, NASTY[0]: ["the last"] * rows}
     selection = make_selection(rows, 4, unscorable=0, texts=texts, scores=scores, reason=NASTY[0], extra=extra)
     selection.settings[NASTY[1]] = NASTY[2]
     rule = RULE | {
@@ -250,7 +249,7 @@ def hostile_page(tmp_path_factory):
     record = make_record(
         rule=rule,
         source={"kind": NASTY[0], "id": NASTY[1], "files": NASTY},
-        columns={NASTY[0]: NASTY[1]},
+        columns=Columns(instruction="instruction", response="output", turn=NASTY[0]),
         indicators=[IndicatorRecord(NASTY[0], NASTY[1], [], {NASTY[2]: NASTY[3]}, {"id": NASTY[0]})],
         command=["im-datasets", *NASTY],
         versions={NASTY[0]: NASTY[1]},
@@ -423,7 +422,7 @@ def contrast(one, other):
 
 
 def test_the_headline_names_what_differs_most_outside_the_rule():
-    page = unescape(re.sub(r"<[^>]+>", " ", render_report(make_selection(), make_record(), COLUMNS)))
+    page = unescape(re.sub(r"<[^>]+>", " ", render_report(make_selection(), make_record())))
     named = re.search(r"Outside the rule, kept and dropped rows differ most in (\w+)\.", page)[1]
     assert named not in {term["column"] for term in RULE["terms"]}
     scores = Scores.of(make_selection())

@@ -21,6 +21,7 @@ from im_datasets.report.statistics import (
     shortfall,
     superiority,
 )
+from im_datasets.rules.linear import LinearRule
 
 NUMBERS = st.integers(-5, 5).map(float)
 
@@ -67,17 +68,17 @@ def test_contributions_clip_and_add_up_to_the_score():
     scores = make_scores(24)
     for row in range(24):
         values = {name: float(column[row]) for name, column in scores.items()}
-        parts = contributions(RULE, values)
+        parts = contributions(LinearRule.from_dict(RULE), values)
         assert parts == [-values["im_quality"], 0.01 * min(values["im_output_length"], 100)]
         assert RULE["intercept"] + sum(parts) == pytest.approx(values["im_log_loss"])
-    assert all(math.isnan(part) for part in contributions(RULE, {}))
+    assert all(math.isnan(part) for part in contributions(LinearRule.from_dict(RULE), {}))
 
 
 def test_mean_contributions_are_over_the_rows_that_have_the_column():
     scores = Scores.of(make_selection(24, 8, unscorable=2))
     lengths, quality = make_scores(22)["im_output_length"], make_scores(22)["im_quality"]
     expected = [-quality.mean(), 0.01 * np.minimum(lengths, 100).mean()]
-    assert mean_contributions(RULE, scores) == pytest.approx(expected)
+    assert mean_contributions(LinearRule.from_dict(RULE), scores) == pytest.approx(expected)
     missing = {"terms": [{"column": "im_mtld", "coefficient": 1.0}]}
     assert math.isnan(mean_contributions(missing, scores)[0])
 

@@ -64,7 +64,7 @@ def test_score_records_what_was_done(scored):
     record = scored.record
     assert record.rows == 10
     assert list(record.unscorable.values()) == [1]
-    assert record.rule["name"] == "embedded"
+    assert record.rule.name == "embedded"
     assert {i.name for i in record.indicators} == {"Length", "MTLD", "Similarity", "KNNDistance", "Quality"}
     quality = next(i for i in record.indicators if i.name == "Quality")
     assert quality.model["revision"].startswith("sha256:")

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from im_datasets.rules.linear import LinearRule
+from im_datasets.data.columns import Columns
+from im_datasets.rules.linear import LinearRule, read_rule
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.selection.select import Selection
 
@@ -96,7 +97,7 @@ def make_selection(
 
 
 def make_record(**changes: object) -> ScoringRecord:
-    """A record in which nothing depends on the machine or the hour."""
+    """A record in which nothing depends on the machine or the hour; its rule may be given as data."""
     fields = {
         "package_version": "0.1.0",
         "created": "2026-01-02T03:04:05+00:00",
@@ -108,11 +109,7 @@ def make_record(**changes: object) -> ScoringRecord:
             "fingerprint": "0123456789abcdef",
             "files": ["sample.json"],
         },
-        "columns": {
-            "layout": "instruction and response",
-            "fields": {"instruction": "instruction", "response": "output"},
-            "notes": [],
-        },
+        "columns": Columns(instruction="instruction", response="output"),
         "rule": RULE,
         "indicators": [
             IndicatorRecord("Length", "1", ["im_input_length", "im_output_length"], {"tokenizer": "tiny"}, seconds=0.5),
@@ -133,7 +130,8 @@ def make_record(**changes: object) -> ScoringRecord:
         "seconds": {"load": 0.25, "score": 2.0},
         "peak_memory_bytes": 300 * 2**20,
     }
-    return ScoringRecord(**(fields | changes))
+    fields |= changes
+    return ScoringRecord(**fields | {"rule": read_rule(fields["rule"])})
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
