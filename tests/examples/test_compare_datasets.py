@@ -1,4 +1,4 @@
-"""The comparison of two datasets prints what the README shows, and what the indicators give without evaluate."""
+"""The comparison of two datasets prints what the docs show, and what the indicators give without evaluate."""
 
 import os
 import re
@@ -24,8 +24,8 @@ def printed():
 
 
 @pytest.mark.slow
-def test_readme_shows_what_the_example_prints(printed):
-    block = re.search(r"```console\n(mean of .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_docs_show_what_the_example_prints(printed):
+    block = re.search(r"```text\n(mean of .*?)```", (ROOT / "docs/evaluate-modules.md").read_text(), flags=re.DOTALL)
     assert block[1] == printed
 
 
@@ -42,6 +42,6 @@ def test_example_prints_the_means_of_the_indicator_itself(printed):
             assert np.nanmean(values) == pytest.approx(float(mean), abs=0.006)
 
 
-def test_readme_names_every_module():
-    section = (ROOT / "README.md").read_text().split("## In `evaluate`")[1].split("\n## ")[0]
-    assert [name for name in module_names() if f"`{name}`" not in section] == []
+def test_docs_name_every_module():
+    page = (ROOT / "docs/evaluate-modules.md").read_text()
+    assert [name for name in module_names() if f"`{name}`" not in page] == []

@@ -623,10 +623,9 @@ def test_unscorable_rows_keep_their_reason(published):
     assert "the reason for having no score is another one" in told(verify(folder, sample=9), FAILED)
 
 
-def test_readme_shows_the_commands_of_the_transcript():
-    from hub_server.transcript import STEPS
+def test_docs_show_the_commands_of_the_transcript():
+    from hub_server.transcript import MINE, STEPS
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## Publish and check")[2].partition("\n## ")[0]
-    shown = re.findall(r"^\$ (im-datasets .*)$", section, flags=re.MULTILINE)
-    assert shown == [step for step in STEPS if isinstance(step, str)]
+    page = (Path(__file__).parents[2] / "docs/publish-and-verify.md").read_text(encoding="utf-8")
+    assert f"```bash\n{MINE}\n```" in page
+    assert re.findall(r"^(?:\$ im-datasets|# ).*$", page.partition("```console")[2].partition("```")[0], re.M) == STEPS

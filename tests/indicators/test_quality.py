@@ -264,16 +264,16 @@ def test_train_twice_at_toy_size_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
-def test_readme_and_card_show_every_held_out_figure_of_the_record():
+def test_docs_and_card_show_every_held_out_figure_of_the_record():
     held_out = json.loads(RECORD.read_text())["held_out"]
-    readme, card = ((ROOT / path).read_text() for path in ("README.md", "metrics/im_quality/README.md"))
+    page, card = ((ROOT / path).read_text() for path in ("docs/indicators.md", "metrics/im_quality/README.md"))
     for kind, told in held_out.items():
         numbers = [f"{told[name]:.3f}" for name in ("accuracy", "auc", "length_accuracy")]
-        assert f"| {kind} | {' | '.join(numbers)} | {told['pairs']:,} |" in readme
+        assert f"| {kind} | {' | '.join(numbers)} | {told['pairs']:,} |" in page
         assert f"| {kind} | {numbers[0]} |" in card
 
 
 def test_the_size_of_the_weights_is_told_as_it_is():
     size = f"{WEIGHTS.stat().st_size:,} bytes"
-    for path in ("README.md", "metrics/im_quality/README.md"):
+    for path in ("docs/indicators.md", "metrics/im_quality/README.md"):
         assert size in " ".join((ROOT / path).read_text().split())

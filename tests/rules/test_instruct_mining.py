@@ -165,6 +165,6 @@ def test_hash_depends_on_rule_and_settings_only():
     assert fingerprint(SHOUTING) != fingerprint(other)
 
 
-def test_readme_names_the_entry_point_group():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert f'[project.entry-points."{ENTRY_POINTS}"]' in readme
+def test_docs_name_the_entry_point_group():
+    page = (Path(__file__).parents[2] / "docs/indicators.md").read_text(encoding="utf-8")
+    assert f'[project.entry-points."{ENTRY_POINTS}"]' in page
