@@ -7,10 +7,10 @@ come as an Arrow table, so that nothing but bytes has to travel. Where shards co
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,12 @@ Listener = Callable[[int, int], object]
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of this package and of the libraries that values depend on."""
-    return {"im-datasets": __version__} | {name: version(name) for name in _LIBRARIES}
+    """The versions of this package and of the libraries that values depend on, those of them that are installed."""
+    versions = {"im-datasets": __version__}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):  # pynndescent comes with an extra
+            versions[name] = version(name)
+    return versions
 
 
 @dataclass(frozen=True)

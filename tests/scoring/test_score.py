@@ -1,18 +1,22 @@
 """score: all rows in their order, the source's columns untouched, a record that tells the truth."""
 
+import importlib.metadata
 import json
 import math
+import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from im_datasets.common.errors import OutputError, SourceError
+from im_datasets.common.errors import MissingExtraError, OutputError, SourceError
 from im_datasets.indicators import MTLD, KNNDistance, Length, Quality, Similarity
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LinearRule, Term
 from im_datasets.scoring import score as scoring
+from im_datasets.scoring import scorer
 from im_datasets.scoring.score import score
 
 
@@ -139,6 +143,24 @@ def test_score_finds_out_before_it_scores_that_the_search_has_no_folder(rows, tm
     monkeypatch.setenv("IM_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr(scoring.LocalEngine, "run", lambda *_: pytest.fail("scored first"))
     with pytest.raises(OutputError, match=r"cannot write to .*knn .*; set IM_DATASETS_CACHE to a folder with room"):
+        score(rows, progress=False, indicators=[KNNDistance(text="both", exact_limit=9)])
+
+
+def test_score_without_the_extra_for_many_rows(rows, scored, monkeypatch):
+    def version(name):
+        if name == "pynndescent":
+            raise PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    assert "pynndescent" in scored.record.versions
+    monkeypatch.setattr(scorer, "version", version)
+    for package in ("pynndescent", "numba", "llvmlite"):
+        monkeypatch.setitem(sys.modules, package, None)
+    again = score(rows, progress=False)
+    assert again.dataset.to_pandas().equals(scored.dataset.to_pandas())
+    assert scored.record.versions.keys() - again.record.versions.keys() == {"pynndescent"}
+    monkeypatch.setattr(scoring.LocalEngine, "run", lambda *_: pytest.fail("scored first"))
+    with pytest.raises(MissingExtraError, match=r"pip install 'im-datasets\[large\]'"):
         score(rows, progress=False, indicators=[KNNDistance(text="both", exact_limit=9)])
 
 

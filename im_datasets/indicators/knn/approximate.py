@@ -8,11 +8,13 @@ whether they are the right ones for the caller to measure.
 import os
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from im_datasets.common.errors import MissingExtraError
 from im_datasets.common.storage import is_forked
 
 SEED = 0
@@ -75,6 +77,19 @@ class Descent:
             )
         ids: NDArray[np.int32] = index.neighbor_graph[0]
         return ids
+
+
+def check_installed() -> None:
+    """Find out, without the seconds that an import takes, whether a descent can run here.
+
+    Raises:
+        MissingExtraError: pynndescent is not installed.
+    """
+    if find_spec("pynndescent") is None:
+        raise MissingExtraError(
+            "more rows than exact_limit are searched for neighbours by pynndescent, which is not installed: "
+            "pip install 'im-datasets[large]', or pass KNNDistance(exact_limit=…) above the number of rows"
+        )
 
 
 def threads() -> int:

@@ -24,6 +24,7 @@ from im_datasets.common.storage import cache_folder
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
+from im_datasets.indicators.knn.approximate import check_installed
 from im_datasets.indicators.knn.search import (
     RECALL,
     Floats,
@@ -66,8 +67,8 @@ class KNNDistance(Indicator):
             ``"both"`` is this project's own: it shares its vectors with ``Similarity``, so it costs no further
             forward pass.
         embedder: The sentence encoder.
-        exact_limit: Above that many rows the neighbours are searched approximately. ``mine`` and ``score`` then keep
-            the vectors in float16, which moves a distance by some 1e-3 at most; the record says so.
+        exact_limit: Above that many rows the neighbours are searched approximately, by the extra ``large``. ``mine``
+            and ``score`` then keep the vectors in float16: a distance moves by some 1e-3 at most; the record says so.
         recall: The share of the k nearest rows that an approximate search must find; a sample says how many it did.
             It is widened until there are enough, up to 90 neighbours a row (2k + 10 where that is more) or what the
             memory allows; where they still are too few, there is a warning, and the record has the share.
@@ -201,6 +202,7 @@ class KNNDistance(Indicator):
             ColumnsError: Instruction and response cannot be told from the column names.
             ModelError: The embedder's model cannot be had or is not a sentence encoder.
             OutputError: The cache folder cannot be written.
+            MissingExtraError: More than ``exact_limit`` distinct rows, and pynndescent is not installed.
         """
         if isinstance(dataset, dict):
             raise IndicatorError(f"fit needs one split; got {sorted(dataset)}; pass one, as in ds['train']")
@@ -256,6 +258,9 @@ class KNNDistance(Indicator):
         try:
             _read_state(fitted.path)
         except NotFittedError:
+            if len(np.unique(keys)) > self.exact_limit:
+                # Embedding so many rows takes hours; equal ones are searched as one.
+                check_installed()
             matrix = vectors()
             _write_state(fitted.path, keys, self.search(matrix).distances, matrix)
         return fitted

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import IndicatorError, OutputError
 from im_datasets.common.storage import cache_folder, is_forked
-from im_datasets.indicators.knn.approximate import SEED, Descent, descents, threads
+from im_datasets.indicators.knn.approximate import SEED, Descent, check_installed, descents, threads
 from im_datasets.indicators.knn.vectors import BLOCK, Matrix, Source, Vectors, mapped_room
 from im_datasets.models.meter import report
 
@@ -112,6 +112,7 @@ def search_neighbours(
         IndicatorError: Fewer than k + 1 rows with a finite vector, k below 1, an unknown metric, a recall out of
             range, or vectors that cannot be read.
         OutputError: The cache folder has no room for the vectors.
+        MissingExtraError: An approximate search is needed, and pynndescent is not installed.
 
     Example:
         >>> found = search_neighbours(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32), k=1)
@@ -370,11 +371,13 @@ def _approximate(
 
 
 def check_room() -> None:
-    """Find out early whether an approximate search can write its vectors.
+    """Find out early whether an approximate search can run and write its vectors.
 
     Raises:
+        MissingExtraError: pynndescent is not installed.
         OutputError: The cache folder cannot be written.
     """
+    check_installed()
     folder = cache_folder() / "knn"
     try:
         mapped_room(folder, (1, 1))
@@ -424,6 +427,7 @@ def _descend(
     space: "Space", k: int, count: int, recall: float, memory: int
 ) -> tuple[NDArray[np.int32], dict[str, Any]]:
     """Near rows of each row, shape (n, count), from the first descent that finds enough of a sample's neighbours."""
+    check_installed()
     tries = descents(len(space), count, memory)
     _check_memory(tries[0], len(space), memory)
     sample = np.sort(np.random.default_rng(SEED).choice(len(space), min(SAMPLE, len(space)), replace=False))

@@ -1,10 +1,47 @@
 """NN-Descent: right neighbours for the most part, the same ones every time, as wide as the memory allows."""
 
+import sys
+
 import numpy as np
+import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from im_datasets.indicators.knn.approximate import COPIES, LEAST, Descent, descents
+from im_datasets.common.errors import MissingExtraError
+from im_datasets.indicators.knn.approximate import COPIES, LEAST, Descent, check_installed, descents
+from im_datasets.indicators.knn.indicator import KNNDistance, knn_distances
+from im_datasets.indicators.knn.search import check_room
+
+ADVICE = r"pip install 'im-datasets\[large\]', or pass KNNDistance\(exact_limit=…\) above the number of rows"
+
+
+@pytest.fixture
+def small_install(monkeypatch):
+    """As if the extra ``large`` were not there: importing any of its packages is an error."""
+    for package in ("pynndescent", "numba", "llvmlite"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.mark.usefixtures("small_install")
+def test_up_to_the_limit_nothing_of_the_extra_is_needed():
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    exact = knn_distances(vectors, 2)
+    assert np.array_equal(knn_distances(np.repeat(vectors, 3, axis=0), 6, exact_limit=50)[::3], exact)
+    rows = Dataset.from_dict({"instruction": ["Name a fruit."] * 3 + ["Name a hill."], "response": list("aaab")})
+    assert KNNDistance(k=1, exact_limit=2).fit(rows)(rows[:2]) == {"im_knn_1": [0.0, 0.0]}
+
+
+@pytest.mark.usefixtures("small_install")
+def test_beyond_the_limit_a_missing_extra_is_told_before_anything_is_embedded(monkeypatch):
+    many = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    for search in (check_installed, check_room, lambda: knn_distances(many, 1, exact_limit=8)):
+        with pytest.raises(MissingExtraError, match=ADVICE):
+            search()
+    monkeypatch.setattr(KNNDistance, "vectors", lambda *_: pytest.fail("embedded first"))
+    rows = Dataset.from_dict({"instruction": list("abcd"), "response": list("efgh")})
+    with pytest.raises(MissingExtraError, match=ADVICE):
+        KNNDistance(k=1, exact_limit=3).fit(rows)
 
 
 def test_run_finds_nearly_all_neighbours_and_the_same_ones_again():
