@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
-from im_datasets.calibration.fit.choice import Choice
+from im_datasets.calibration.fit.evidence import Evidence
 from im_datasets.calibration.fit.observations import FloatArray, Observations
-from im_datasets.calibration.fit.procedure import HIGH_INFLATION, RUNS_PER_TERM, Procedure
-from im_datasets.calibration.fit.regression import LeastSquares, Ridge
+from im_datasets.calibration.fit.procedure import HIGH_INFLATION, RUNS_PER_TERM
+from im_datasets.calibration.fit.regression import LeastSquares
 from im_datasets.calibration.fit.resampling import Bootstrap, CrossValidation
 from im_datasets.indicators.score_columns import COLUMNS
 
@@ -20,38 +19,7 @@ _PAPERS_PAIR = {"im_naturalness", "im_understandability"}
 _SMALL_P = 0.01
 
 
-class FitFacts(Protocol):
-    """What the caveats look at of a fit; see ``Fit``."""
-
-    @property
-    def observations(self) -> Observations: ...  # noqa: D102
-
-    @property
-    def procedure(self) -> Procedure: ...  # noqa: D102
-
-    @property
-    def choice(self) -> Choice: ...  # noqa: D102
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def coefficients(self) -> FloatArray: ...  # noqa: D102
-
-    @property
-    def least_squares(self) -> LeastSquares: ...  # noqa: D102
-
-    @property
-    def ridge(self) -> Ridge | None: ...  # noqa: D102
-
-    @property
-    def cross_validation(self) -> CrossValidation: ...  # noqa: D102
-
-    @property
-    def bootstrap(self) -> Bootstrap: ...  # noqa: D102
-
-
-def caveats(fit: FitFacts) -> tuple[str, ...]:
+def caveats(fit: Evidence) -> tuple[str, ...]:
     """The sentences, the gravest first."""
     return (
         *_of_the_prediction(fit.cross_validation, fit.bootstrap),
@@ -78,20 +46,20 @@ def _of_the_prediction(validation: CrossValidation, intervals: Bootstrap) -> Ite
         )
 
 
-def _of_the_columns(fit: FitFacts) -> Iterator[str]:
+def _of_the_columns(fit: Evidence) -> Iterator[str]:
     names = fit.columns
     high = [f"{n} ({v:,.0f})" for n, v in zip(names, fit.least_squares.vif, strict=True) if v > HIGH_INFLATION]
     if high:
-        told = "the rule takes ridge coefficients" if fit.ridge else "the rule takes them all the same"
+        remedy = "the rule takes ridge coefficients" if fit.ridge else "the rule takes them all the same"
         yield (
             f"Variance inflation is above {HIGH_INFLATION:.0f} for {', '.join(high)}: these columns move together, "
-            f"their single coefficients mean little, and {told}."
+            f"their single coefficients mean little, and {remedy}."
         )
     for left, right, r in nearly_the_same(fit.observations):
         pair = f"{left} and {right} are nearly the same number over these runs (r = {r:.4f})"
         paper = {left, right} == _PAPERS_PAIR
-        told = ", as they were in the paper, whose rule takes both with opposite signs" if paper else ""
-        yield f"{pair}{told}: {_what_came_of(fit, left, right, r)}."
+        precedent = ", as they were in the paper, whose rule takes both with opposite signs" if paper else ""
+        yield f"{pair}{precedent}: {_advice_on_pair(fit, left, right, r)}."
     if fit.ridge is not None:
         yield (
             "Ridge coefficients are biased towards 0 on purpose; standard errors and p-values in the provenance are "
@@ -99,7 +67,7 @@ def _of_the_columns(fit: FitFacts) -> Iterator[str]:
         )
 
 
-def _what_came_of(fit: FitFacts, left: str, right: str, r: float) -> str:
+def _advice_on_pair(fit: Evidence, left: str, right: str, r: float) -> str:
     """What the rule does with two columns that are nearly the same number."""
     coefficients = dict(zip(fit.columns, fit.coefficients[1:].tolist(), strict=True))
     if not {left, right} <= set(coefficients):
@@ -117,7 +85,7 @@ def nearly_the_same(observations: Observations) -> list[tuple[str, str, float]]:
     return sorted((pair for pair in pairs if abs(pair[2]) >= ALIKE), key=lambda pair: -abs(pair[2]))
 
 
-def _of_the_choice(fit: FitFacts) -> Iterator[str]:
+def _of_the_choice(fit: Evidence) -> Iterator[str]:
     runs, terms = fit.observations.subsets, len(fit.columns)
     if fit.choice.looked_at > 1:
         yield (
@@ -125,7 +93,7 @@ def _of_the_choice(fit: FitFacts) -> Iterator[str]:
             "p-values, standard errors and R² are optimistic; the cross-validated R² repeats that choice and is not."
         )
     if runs < RUNS_PER_TERM * terms:
-        yield (f"{runs} runs for {terms} terms: fewer than {RUNS_PER_TERM} runs a term, so coefficients are uncertain.")
+        yield f"{runs} runs for {terms} terms: fewer than {RUNS_PER_TERM} runs a term, so coefficients are uncertain."
 
 
 def _of_the_residuals(observations: Observations, plain: LeastSquares) -> Iterator[str]:

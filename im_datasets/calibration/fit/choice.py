@@ -5,9 +5,10 @@ hundredths of a second and the choice can be repeated in every fold and every re
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
+from operator import itemgetter
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,10 +26,18 @@ Method = Literal["all-subsets", "stepwise", "none"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 METHODS: tuple[Method, ...] = get_args(Method)
 
+HIGHER_IS_BETTER: frozenset[Criterion] = frozenset({"adjusted_r2", "cv_r2"})
+
 MOST_SUBSETS = 20_000
 """Beyond this many subsets, ``all-subsets`` is refused."""
 
 _CHUNK = 256
+"""Models solved at once: bounds the memory that their leverages take."""
+
+Model = tuple[float, tuple[int, ...]]
+"""The criterion's value, its sign turned so that more is better, and the columns."""
+
+BestOf = Callable[[Sequence[tuple[int, ...]]], Model]
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,22 @@ def choose(x: FloatArray, y: FloatArray, *, criterion: Criterion, method: Method
         CalibrationError: More subsets than ``MOST_SUBSETS``.
     """
     p = x.shape[1]
+    sign = 1 if criterion in HIGHER_IS_BETTER else -1
+
+    def best_of(subsets: Sequence[tuple[int, ...]]) -> Model:
+        values = sign * measure(x, y, np.array(subsets), criterion)
+        place = int(np.argmax(values))
+        return float(values[place]), subsets[place]
+
     if method == "none":
-        everything = tuple(range(p))
-        value = float(measure(x, y, np.array([everything]), criterion)[0])
-        return Choice(everything, value, 1, {p: value})
-    return _every_subset(x, y, criterion, most) if method == "all-subsets" else _forward(x, y, criterion, most)
+        best, looked_at = {p: best_of([tuple(range(p))])}, 1
+    elif method == "all-subsets":
+        best, looked_at = _every_subset(p, min(p, most), best_of)
+    else:
+        best, looked_at = _forward(p, min(p, most), best_of)
+    # Of equal ones the first, which has the fewest terms.
+    value, columns = max(best.values(), key=itemgetter(0))
+    return Choice(columns, sign * value, looked_at, {size: sign * value for size, (value, _) in best.items()})
 
 
 def number_of_subsets(p: int, most: int) -> int:
@@ -78,48 +98,37 @@ def number_of_subsets(p: int, most: int) -> int:
     return sum(math.comb(p, size) for size in range(1, min(p, most) + 1))
 
 
-def _every_subset(x: FloatArray, y: FloatArray, criterion: Criterion, most: int) -> Choice:
-    p = x.shape[1]
+def _every_subset(p: int, most: int, best_of: BestOf) -> tuple[dict[int, Model], int]:
+    """The best model of each size, and how many were compared."""
     if (count := number_of_subsets(p, most)) > MOST_SUBSETS:
         raise CalibrationError(
             f"{p} columns have {count:,} subsets of up to {most}; at most {MOST_SUBSETS:,} are searched: name fewer "
             "columns, lower the number of terms (--max-terms), or go by steps (--choose stepwise)"
         )
-    best: dict[int, tuple[float, tuple[int, ...]]] = {}
-    for size in range(1, min(p, most) + 1):
-        for subsets in _chunks(p, size):
-            values = measure(x, y, subsets, criterion)
-            at = int(np.argmax(values) if _higher(criterion) else np.argmin(values))
-            found = (float(values[at]), tuple(int(i) for i in subsets[at]))
-            if size not in best or _better(criterion, found[0], best[size][0]):
-                best[size] = found
-    return _best(best, criterion, count)
+    best: dict[int, Model] = {}
+    for size in range(1, most + 1):
+        subsets = combinations(range(p), size)
+        while chunk := list(islice(subsets, _CHUNK)):
+            model = best_of(chunk)
+            if size not in best or model[0] > best[size][0]:
+                best[size] = model
+    return best, count
 
 
-def _forward(x: FloatArray, y: FloatArray, criterion: Criterion, most: int) -> Choice:
-    """Add the best column while the criterion improves."""
-    p = x.shape[1]
-    best: dict[int, tuple[float, tuple[int, ...]]] = {}
-    chosen: tuple[int, ...] = ()
+def _forward(p: int, most: int, best_of: BestOf) -> tuple[dict[int, Model], int]:
+    """Add the best column while the criterion improves; the best model of each size, and how many were compared."""
+    best: dict[int, Model] = {}
+    columns: tuple[int, ...] = ()
     looked_at = 0
-    while len(chosen) < min(p, most):
-        trials = [tuple(sorted((*chosen, i))) for i in range(p) if i not in chosen]
+    while len(columns) < most:
+        trials = [tuple(sorted((*columns, i))) for i in range(p) if i not in columns]
         looked_at += len(trials)
-        values = measure(x, y, np.array(trials), criterion)
-        at = int(np.argmax(values) if _higher(criterion) else np.argmin(values))
-        if chosen and not _better(criterion, float(values[at]), best[len(chosen)][0]):
+        step = best_of(trials)
+        if columns and step[0] <= best[len(columns)][0]:
             break
-        chosen = trials[at]
-        best[len(chosen)] = (float(values[at]), chosen)
-    return _best(best, criterion, looked_at)
-
-
-def _best(best: dict[int, tuple[float, tuple[int, ...]]], criterion: Criterion, looked_at: int) -> Choice:
-    value, columns = next(iter(best.values()))
-    for found, subset in best.values():
-        if _better(criterion, found, value):
-            value, columns = found, subset
-    return Choice(columns, value, looked_at, {size: found for size, (found, _) in best.items()})
+        columns = step[1]
+        best[len(columns)] = step
+    return best, looked_at
 
 
 def measure(x: FloatArray, y: FloatArray, subsets: NDArray[np.intp], criterion: Criterion) -> FloatArray:
@@ -180,22 +189,3 @@ def _press(z: FloatArray, target: FloatArray, subsets: NDArray[np.intp], coeffic
     leverage = 1 / len(target) + ((inverse @ columns) * columns).sum(axis=1)
     errors = target - (coefficients[:, None, :] @ columns)[:, 0]
     return np.asarray(((errors / np.maximum(1 - leverage, 1e-9)) ** 2).sum(axis=1))
-
-
-def _chunks(p: int, size: int) -> Iterator[NDArray[np.intp]]:
-    subsets = combinations(range(p), size)
-    while chunk := list(islice(subsets, _CHUNK)):
-        yield np.array(chunk, dtype=np.intp)
-
-
-def _higher(criterion: Criterion) -> bool:
-    return criterion in {"adjusted_r2", "cv_r2"}
-
-
-def _better(criterion: Criterion, value: float, than: float) -> bool:
-    return value > than if _higher(criterion) else value < than
-
-
-def named(columns: Sequence[str], choice: Choice) -> tuple[str, ...]:
-    """The names of the chosen columns."""
-    return tuple(columns[i] for i in choice.columns)

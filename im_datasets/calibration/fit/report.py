@@ -6,7 +6,6 @@ The page loads nothing and runs nothing: its content security policy allows no s
 import math
 import shlex
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from im_datasets.calibration.fit.diagnostic_plots import (
     quantiles,
     residuals,
 )
-from im_datasets.calibration.fit.regression import names_with_intercept
 from im_datasets.common.errors import OutputError, RuleError
 from im_datasets.common.storage import write_text
 from im_datasets.report.figures import NARROW, WIDE, correlation_triangle
@@ -104,23 +102,27 @@ def render_fit_report(fit: "Fit", *, rule_path: str = "rule.json") -> str:
     from im_datasets.common.version import __version__
 
     template = html_environment().from_string(read_template("fit.html"))
+    plain, bootstrap = fit.least_squares, fit.bootstrap
     return template.render(
         package_version=__version__,
         style=Markup(read_template("report.css")),  # noqa: S704 - our own file
         decimals=_decimals,
         p_value=_p_value,
+        fit=fit,
         rule=fit.rule,
         command=use_command(rule_path),
         base_model=one_line(fit.observations.base_model.get("id", "base model not stated")),
         evaluation=one_line(fit.observations.evaluation),
         headline=_headline(fit),
         lead=_lead(fit),
-        notes=fit.notes,
-        **_numbers(fit),
+        order=bootstrap.order_interval(),
+        measures=_measures(fit),
+        choice_note=_choice_note(fit),
+        chosen=sorted(zip(fit.observations.columns, bootstrap.chosen.tolist(), strict=True), key=lambda pair: -pair[1]),
+        influential=np.argsort(-plain.cook, kind="stable").tolist()[:MOST_RUNS],
+        left_out=np.exp(np.minimum(fit.ridge.left_out if fit.ridge else plain.left_out, 700.0)),
+        facts=told_facts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"}),
         **_figures(fit),
-        runs=_runs(fit),
-        shown=min(MOST_RUNS, len(fit.observations)),
-        facts=_facts(fit),
     )
 
 
@@ -153,43 +155,6 @@ def _lead(fit: "Fit") -> str:
     )
 
 
-def _numbers(fit: "Fit") -> dict[str, Any]:
-    return {
-        "r_squared": fit.r_squared,
-        "validation": fit.cross_validation,
-        "order": fit.bootstrap.order_interval(),
-        "estimator": "ridge regression" if fit.ridge else "ordinary least squares",
-        "is_ridge": fit.ridge is not None,
-        "penalty": fit.ridge.penalty if fit.ridge else None,
-        "freedom": fit.ridge.degrees_of_freedom if fit.ridge else None,
-        "resamples": fit.bootstrap.resamples,
-        "coefficients": list(_coefficients(fit)),
-        "measures": _measures(fit),
-        "criterion": fit.procedure.criterion,
-        "choice_repeated": fit.procedure.method != "none",
-        "choice_told": _choice_told(fit),
-        "chosen": sorted(
-            zip(fit.observations.columns, fit.bootstrap.chosen.tolist(), strict=True), key=lambda pair: -pair[1]
-        ),
-    }
-
-
-def _coefficients(fit: "Fit") -> Iterator[dict[str, Any]]:
-    plain = fit.least_squares
-    for i, column in enumerate(names_with_intercept(fit.columns)):
-        yield {
-            "column": column,
-            "value": float(fit.coefficients[i]),
-            "low": float(fit.bootstrap.low[i]),
-            "high": float(fit.bootstrap.high[i]),
-            "least_squares": float(plain.coefficients[i]),
-            "standard_error": float(plain.standard_errors[i]),
-            "p": float(plain.p[i]),
-            "same_sign": float(fit.bootstrap.same_sign[i]),
-            "vif": float(plain.vif[i - 1]) if i else None,
-        }
-
-
 def _measures(fit: "Fit") -> list[tuple[str, Trusted]]:
     plain, validation = fit.least_squares, fit.cross_validation
     order = fit.bootstrap.order_interval()
@@ -211,7 +176,7 @@ def _measures(fit: "Fit") -> list[tuple[str, Trusted]]:
     ]
 
 
-def _choice_told(fit: "Fit") -> str:
+def _choice_note(fit: "Fit") -> str:
     names = {"aicc": "AICc", "bic": "BIC", "adjusted_r2": "adjusted R²", "cv_r2": "leave-one-out R²"}
     candidates = len(fit.observations.columns)
     if fit.procedure.method == "none":
@@ -251,28 +216,6 @@ def _figures(fit: "Fit") -> dict[str, Any]:
             for i, (figure, title, caption) in enumerate(_RESIDUALS)
         ],
     }
-
-
-def _runs(fit: "Fit") -> list[dict[str, Any]]:
-    """Every run, the most influential first."""
-    plain, seen = fit.least_squares, fit.observations
-    left_out = fit.ridge.left_out if fit.ridge else plain.left_out
-    return [
-        {
-            "run": seen.runs[i],
-            "loss": float(seen.losses[i]),
-            "predicted": math.exp(min(float(left_out[i]), 700.0)),
-            "studentized": float(plain.studentized[i]),
-            "leverage": float(plain.leverage[i]),
-            "cook": float(plain.cook[i]),
-        }
-        for i in np.argsort(-plain.cook, kind="stable").tolist()
-    ]
-
-
-def _facts(fit: "Fit") -> list[tuple[str, str]]:
-    """The provenance, without what the tables above show."""
-    return told_facts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"})
 
 
 def _svg(figure: Any, name: str, label: str) -> Any:

@@ -5,28 +5,20 @@
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from im_datasets.calibration.fit.caveats import caveats
-from im_datasets.calibration.fit.choice import Choice, Criterion, Method, named
-from im_datasets.calibration.fit.observations import FloatArray, Observations, observe
+from im_datasets.calibration.fit.choice import Criterion, Method
+from im_datasets.calibration.fit.evidence import Evidence
+from im_datasets.calibration.fit.observations import observe
 from im_datasets.calibration.fit.procedure import Procedure, Regularise
-from im_datasets.calibration.fit.regression import (
-    LeastSquares,
-    Ridge,
-    Univariate,
-    least_squares,
-    names_with_intercept,
-    predicted,
-    ridge,
-    univariate,
-)
-from im_datasets.calibration.fit.resampling import Bootstrap, CrossValidation, bootstrap, cross_validate
+from im_datasets.calibration.fit.regression import least_squares, names_with_intercept, ridge, univariate
+from im_datasets.calibration.fit.resampling import bootstrap, cross_validate
 from im_datasets.calibration.runs import Run, Runs, read_runs
+from im_datasets.common.version import __version__
 from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.rules.linear import LinearRule, Term
 
@@ -34,67 +26,13 @@ CHOICES_PER_RESAMPLE = 5
 """Coefficients are cheap to fit again, choices are not: one choice is repeated for so many resamples."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted rule and what is known about it.
-
-    Attributes:
-        name: The rule's name.
-        observations: What was regressed on.
-        procedure: How columns were chosen and fitted.
-        most: The most terms a model could have.
-        seed: Of folds and resamples.
-        choice: What was chosen.
-        univariate: Every candidate alone.
-        least_squares: Ordinary least squares on the chosen columns, also where the rule takes ridge.
-        ridge: Ridge on the chosen columns; None where the rule is by least squares.
-        cross_validation: Of the whole procedure.
-        bootstrap: Intervals of coefficients and order.
-        notes: What was left out when the runs were read.
-    """
-
-    name: str
-    observations: Observations
-    procedure: Procedure
-    most: int
-    seed: int
-    choice: Choice
-    univariate: tuple[Univariate, ...]
-    least_squares: LeastSquares
-    ridge: Ridge | None
-    cross_validation: CrossValidation
-    bootstrap: Bootstrap
-    notes: tuple[str, ...] = ()
+class Fit(Evidence):
+    """A fitted rule and what is known about it; its attributes are those of ``Evidence``."""
 
     @cached_property
     def rule(self) -> LinearRule:
         """The rule, with its provenance and caveats."""
         return _rule(self)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The chosen columns."""
-        return named(self.observations.columns, self.choice)
-
-    @property
-    def coefficients(self) -> FloatArray:
-        """Intercept and chosen columns, shape (k + 1,)."""
-        return self.least_squares.coefficients if self.ridge is None else self.ridge.coefficients
-
-    @property
-    def r_squared(self) -> float:
-        """R² of the rule's coefficients over the runs themselves."""
-        return self.least_squares.r_squared if self.ridge is None else self.ridge.r_squared
-
-    @property
-    def means(self) -> FloatArray:
-        """Mean indicators of the chosen columns, shape (n, k)."""
-        return self.observations.means[:, list(self.choice.columns)]
-
-    @property
-    def fitted(self) -> FloatArray:
-        """The rule's log loss of every run, shape (n,)."""
-        return predicted(self.coefficients, self.means)
 
 
 def fit_rule(
@@ -134,8 +72,8 @@ def fit_rule(
         CalibrationError: The runs cannot carry such a fit; the message says why and what to do.
         MissingExtraError: statsmodels is not installed.
     """
-    known, notes = _runs(runs)
-    observations = observe(known, evaluation=evaluation, columns=columns, exclude=exclude)
+    table = read_runs(runs) if isinstance(runs, str | Path) else runs if isinstance(runs, Runs) else Runs(tuple(runs))
+    observations = observe(table.of_kind("calibration"), evaluation=evaluation, columns=columns, exclude=exclude)
     procedure = Procedure(criterion, method, max_terms, regularise)
     most = procedure.terms(observations.subsets, len(observations.columns))
     x, y = observations.means, observations.log_losses
@@ -145,8 +83,8 @@ def fit_rule(
     plain = least_squares(chosen, y)
     penalised = ridge(chosen, y) if procedure.wants_ridge(chosen) else None
     coefficients = plain.coefficients if penalised is None else penalised.coefficients
-    dealt: dict[str, Any] = {"subset": observations.subset, "most": most, "seed": seed}
-    validation = cross_validate(procedure, x, y, folds=folds, repeats=repeats, **dealt)
+    common: dict[str, Any] = {"subset": observations.subset, "most": most, "seed": seed}
+    validation = cross_validate(procedure, x, y, folds=folds, repeats=repeats, **common)
     intervals = bootstrap(
         procedure,
         x,
@@ -156,16 +94,22 @@ def fit_rule(
         penalty=0.0 if penalised is None else penalised.penalty,
         resamples=resamples,
         choices=max(20, resamples // CHOICES_PER_RESAMPLE),
-        **dealt,
+        **common,
     )
-    return Fit(name, observations, procedure, most, seed, choice, alone, plain, penalised, validation, intervals, notes)
-
-
-def _runs(runs: str | Path | Runs | Iterable[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
-    table = read_runs(runs) if isinstance(runs, str | Path) else runs
-    if isinstance(table, Runs):
-        return table.of_kind("calibration"), table.notes
-    return tuple(run for run in table if run.kind == "calibration"), ()
+    return Fit(
+        name=name,
+        observations=observations,
+        procedure=procedure,
+        most=most,
+        seed=seed,
+        choice=choice,
+        univariate=alone,
+        least_squares=plain,
+        ridge=penalised,
+        cross_validation=validation,
+        bootstrap=intervals,
+        notes=table.notes,
+    )
 
 
 def _rule(fit: Fit) -> LinearRule:
@@ -186,30 +130,23 @@ def _rule(fit: Fit) -> LinearRule:
 
 def _settings(fit: Fit) -> dict[str, dict[str, Any]]:
     """Settings of the indicators that write the rule's columns, and of those of the user's own."""
-    stated = fit.observations.indicators
+    settings = fit.observations.indicators
     classes = [COLUMNS[column].indicator for column in fit.columns if column in COLUMNS]
-    ours = {column.indicator for column in COLUMNS.values()}
-    own = [name for name in stated if name not in ours and len(classes) < len(fit.columns)]
-    return {name: dict(stated.get(name, {})) for name in dict.fromkeys((*classes, *own))}
+    shipped = {column.indicator for column in COLUMNS.values()}
+    # Which of the user's own indicators writes a column is not stated: with one such column, all of them come along.
+    own = [name for name in settings if name not in shipped and len(classes) < len(fit.columns)]
+    return {name: dict(settings.get(name, {})) for name in dict.fromkeys((*classes, *own))}
 
 
 def _provenance(fit: Fit) -> dict[str, Any]:
+    observations, rows = fit.observations, fit.observations.rows
+    one_size = len(set(rows)) == 1
     return {
         "kind": "fitted",
         "source": "fitted by im-datasets on finetuning runs",
-        **_data_facts(fit.observations),
-        **_model_facts(fit),
-        **_trust_facts(fit),
-        "seed": fit.seed,
-        "versions": _versions(),
-    }
-
-
-def _data_facts(observations: Observations) -> dict[str, Any]:
-    return {
         "runs": len(observations),
         "subsets": observations.subsets,
-        "rows_per_run": _range(observations.rows),
+        "rows_per_run": (rows[0] if one_size else [min(rows), max(rows)]) if rows else None,
         "base_model": dict(observations.base_model),
         "evaluation_set": observations.evaluation,
         "evaluation_digest": observations.evaluation_digest,
@@ -217,6 +154,14 @@ def _data_facts(observations: Observations) -> dict[str, Any]:
         "means": {
             column: {"low": float(means.min()), "high": float(means.max())}
             for column, means in zip(observations.columns, observations.means.T, strict=True)
+        },
+        **_model_facts(fit),
+        **_trust_facts(fit),
+        "seed": fit.seed,
+        "versions": {
+            "im-datasets": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("statsmodels", "scipy", "numpy")},
         },
     }
 
@@ -265,20 +210,4 @@ def _coefficients(fit: Fit) -> dict[str, Any]:
             **({"vif": float(plain.vif[i - 1])} if i else {}),
         }
         for i, name in enumerate(names_with_intercept(fit.columns))
-    }
-
-
-def _range(rows: tuple[int, ...]) -> int | list[int] | None:
-    if not rows:
-        return None
-    return rows[0] if min(rows) == max(rows) else [min(rows), max(rows)]
-
-
-def _versions() -> dict[str, str]:
-    from im_datasets.common.version import __version__
-
-    return {
-        "im-datasets": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("statsmodels", "scipy", "numpy")},
     }
