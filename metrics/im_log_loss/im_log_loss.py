@@ -6,6 +6,7 @@ import evaluate
 
 import im_datasets.indicators.metric as measurement
 import im_datasets.rules.instruct_mining as mining
+import im_datasets.rules.linear as linear
 
 _DESCRIPTION = """
 InstructMining's prediction of the log of the inference loss that a model finetuned on such rows would have: a linear
@@ -59,7 +60,7 @@ class ImLogLoss(measurement.IndicatorMetric):
 
     def batch_function(self, rule: Any = "embedded", indicators: Any = ()) -> mining.InstructMining:
         """The rule with its indicators, not yet fitted."""
-        return mining.InstructMining(measurement.read_rule(rule), indicators=indicators)
+        return mining.InstructMining(linear.read_rule(rule), indicators=indicators)
 
     def _compute(
         self,
