@@ -4,16 +4,21 @@ import errno
 import json
 import pickle
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 
 from im_datasets import LinearRule, mine, pipeline, verify
+from im_datasets.cli import main as cli
 from im_datasets.common.errors import HubError, OutputError, RuleError, SelectionError, SourceError
 from im_datasets.data.columns import Columns
+from im_datasets.indicators import Length, Quality
 from im_datasets.models.embedder import Embedder
 from im_datasets.report import result_folder
 from im_datasets.report.result_folder import load_result
@@ -92,6 +97,55 @@ def test_mine_again_by_an_embedder_of_other_weights_is_another_request(mined, da
     monkeypatch.setattr(Embedder, "weights", lambda self: "sha256:other")
     with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
         mine(data, mined.folder, top_k=4, progress=False)
+
+
+def _shell(command):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", shlex.split(command))
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["shell first", "Python first"])
+def test_mine_of_the_readmes_command_and_of_its_snippet_is_one_request(tmp_path, monkeypatch, capsys, order):
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^im-datasets mine .*--out mined$", readme, re.MULTILINE)[0]
+    snippet = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if " = mine(" in code)
+    shutil.copytree(root / "examples/data", tmp_path / "examples/data")
+    monkeypatch.chdir(tmp_path)
+    first, second = [lambda: _shell(command), lambda: exec(snippet, {})][::order]
+    first()
+    record = Path("mined/record.json").read_bytes()
+    monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored again"))
+    second()
+    assert Path("mined/record.json").read_bytes() == record
+
+
+def test_mine_asked_in_other_words_is_one_request(mined, data, monkeypatch):
+    monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.chdir(data.parent)
+    spelled_out = {"indicators": [Quality(embedder=Embedder())], "license": "", "language": [], "columns": None}
+    columns = Columns(instruction="instruction", response="output")
+    for source, terms in [("rows.jsonl", {}), (data, spelled_out), (str(data), {"columns": columns})]:
+        assert mine(source, mined.folder, top_k=np.int64(4), progress=False, **terms).repeated
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"top_k": 4, "seed": 1},
+        {"top_k": 4, "license": "mit"},
+        {"top_k": 4, "exclude_contaminated": ["A text."]},
+        {"fraction": 0.5},
+        {"top_k": 4, "indicators": (Length(),)},
+        {"top_k": 4, "near_duplicates": 0.9},
+    ],
+)
+def test_mine_asked_for_something_else_is_another_request(mined, data, terms):
+    with pytest.raises(OutputError, match="holds another result"):
+        mine(data, mined.folder, progress=False, **terms)
 
 
 def test_mine_overwrites_when_asked(data, tmp_path):

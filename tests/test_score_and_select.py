@@ -12,11 +12,24 @@ from datasets import Dataset, load_dataset
 
 from im_datasets import mine, pipeline, verify
 from im_datasets.common.errors import OutputError, SelectionError
+from im_datasets.data.request import SourceRequest
 from im_datasets.models.embedder import Embedder
 from im_datasets.pipeline import score_files, select_files
 from im_datasets.scoring import scored_files
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.scoring.request import RunRequest, ScoringRequest
 from im_datasets.scoring.scored_files import read_scored
+from im_datasets.selection.request import SelectionRequest
+
+
+def _score(data, out, *, limit=None, **run):
+    scoring = ScoringRequest(SourceRequest(data, limit=limit))
+    return score_files(scoring, out, RunRequest(progress=False, **run))
+
+
+def _select(scored, out, *, top_k=3, near_duplicates=None, **run):
+    selection = SelectionRequest(top_k=top_k, near_duplicates=near_duplicates)
+    return select_files(scored, out, selection, run=RunRequest(progress=False, **run))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +49,7 @@ def data(tmp_path_factory):
 def scored(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scored_files, "FILE_ROWS", 4)
-        return score_files(data, tmp_path_factory.mktemp("out") / "scored", progress=False)
+        return _score(data, tmp_path_factory.mktemp("out") / "scored")
 
 
 def test_score_files_writes_shards_and_a_record(scored, data):
@@ -52,34 +65,31 @@ def test_score_files_writes_shards_and_a_record(scored, data):
 
 def test_score_files_again_repeats_nothing(scored, data, monkeypatch):
     monkeypatch.setattr(pipeline, "score", lambda *_, **__: pytest.fail("scored again"))
-    again = score_files(data, scored.path, progress=False)
+    again = _score(data, scored.path)
     assert again.repeated
     assert again.record == scored.record
     with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
-        score_files(data, scored.path, limit=3, progress=False)
+        _score(data, scored.path, limit=3)
 
 
 def test_select_files_gives_what_mine_gives(scored, data, tmp_path):
-    selected = select_files(scored.path, tmp_path / "selected", top_k=3, progress=False)
+    selected = _select(scored.path, tmp_path / "selected", top_k=3)
     mined = mine(data, tmp_path / "mined", top_k=3, progress=False)
     for side in ("kept", "dropped"):
         assert getattr(selected.selection, side).to_pandas().equals(getattr(mined.selection, side).to_pandas())
     assert {path.name for path in selected.folder.iterdir()} == {path.name for path in mined.folder.iterdir()}
     with pytest.raises(OutputError, match="holds another result"):
-        select_files(scored.path, tmp_path / "selected", top_k=2, progress=False)
-    assert (
-        len(select_files(scored.path, tmp_path / "selected", top_k=2, overwrite=True, progress=False).selection.kept)
-        == 2
-    )
+        _select(scored.path, tmp_path / "selected", top_k=2)
+    assert len(_select(scored.path, tmp_path / "selected", top_k=2, overwrite=True).selection.kept) == 2
 
 
 def test_select_files_tells_both_commands_as_one_that_a_shell_runs(data, tmp_path):
     (tmp_path / "im-datasets").write_text('#!/bin/sh\necho "$#:$*"\n')
     (tmp_path / "im-datasets").chmod(0o755)
     scoring = ["im-datasets", "score", "my rows.jsonl", "--out", str(tmp_path / "scored")]
-    score_files(data, tmp_path / "scored", command=scoring, progress=False)
+    _score(data, tmp_path / "scored", command=scoring)
     selecting = ["im-datasets", "select", "scored", "--top-k", "3", "--out", "it's"]
-    selected = select_files(tmp_path / "scored", tmp_path / "selected", top_k=3, command=selecting, progress=False)
+    selected = _select(tmp_path / "scored", tmp_path / "selected", top_k=3, command=selecting)
     line = next(line for line in (selected.folder / "README.md").read_text().splitlines() if line.startswith("sh -c"))
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True)
@@ -94,7 +104,7 @@ def test_select_files_tells_no_command_that_repeats_only_half(scored, tmp_path, 
     monkeypatch.setattr(
         pipeline, "read_scored", lambda _: replace(given, record=replace(given.record, command=commands[0]))
     )
-    selected = select_files(scored.path, tmp_path / "selected", top_k=3, command=commands[1], progress=False)
+    selected = _select(scored.path, tmp_path / "selected", top_k=3, command=commands[1])
     assert selected.record.command is None
 
 
@@ -111,30 +121,27 @@ def test_select_files_by_an_embedder_that_is_not_here_asks_for_it(scored, tmp_pa
     monkeypatch.setattr(pipeline, "read_scored", lambda _: foreign)
     message = r"that of Similarity cannot be had here: its model '/models/mine' .*; select in Python with select\("
     with pytest.raises(SelectionError, match=message):
-        select_files(scored.path, tmp_path / "selected", top_k=3, near_duplicates=0.99, progress=False)
+        _select(scored.path, tmp_path / "selected", top_k=3, near_duplicates=0.99)
     assert not (tmp_path / "selected").exists()
 
 
 def test_select_files_compares_by_the_embedder_of_the_record(scored):
     commit = "0123456789" * 4
-    assert pipeline._embedder(_of_embedder(scored.record, "a/b", commit)) == Embedder(model="a/b", revision=commit)
-    assert pipeline._embedder(scored.record) == Embedder()
-    assert pipeline._embedder(replace(scored.record, indicators=[])) == Embedder()
+    pinned = Embedder(model="a/b", revision=commit)
+    assert pipeline._scoring_embedder(_of_embedder(scored.record, "a/b", commit)) == pinned
+    assert pipeline._scoring_embedder(scored.record) == Embedder()
+    assert pipeline._scoring_embedder(replace(scored.record, indicators=[])) == Embedder()
 
 
 def test_score_files_into_one_file(data, tmp_path):
     out = tmp_path / "scored.parquet"
-    score_files(data, out, progress=False)
+    _score(data, out)
     assert {path.name for path in tmp_path.iterdir()} == {"scored.parquet", "scored.record.json"}
     assert len(read_scored(out).dataset) == 9
-    assert score_files(data, out, progress=False).repeated
+    assert _score(data, out).repeated
     with pytest.raises(OutputError, match="holds another result; pass --overwrite"):
-        score_files(data, out, limit=3, progress=False)
-    assert score_files(data, out, limit=3, overwrite=True, progress=False).record.rows == 3
-
-
-def _score(data, out, **more):
-    return score_files(data, out, progress=False, **more)
+        _score(data, out, limit=3)
+    assert _score(data, out, limit=3, overwrite=True).record.rows == 3
 
 
 @pytest.mark.parametrize("name", ["scored", "scored.parquet"])

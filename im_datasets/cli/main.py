@@ -232,29 +232,30 @@ def score(
 ) -> None:
     """Score a dataset and write all its rows with their scores; select chooses from them."""
     from im_datasets.data.columns import Columns
+    from im_datasets.data.request import SourceRequest
     from im_datasets.pipeline import score_files
     from im_datasets.scoring.engines.choose import choose_engine
+    from im_datasets.scoring.request import RunRequest, ScoringRequest
 
     models = {"Reward": reward_model, "UniEval": unieval_model, "Perplexity": perplexity_model, "IFD": ifd_model}
     with _told_when_interrupted():
         scored = score_files(
-            data,
+            ScoringRequest(
+                SourceRequest(data, config, split, revision, streaming, limit),
+                rule,
+                _indicators(rule, models, device, dtype, embedder),
+                None if columns is None else Columns.parse(columns),
+                every_turn,
+            ),
             out,
-            rule=rule,
-            indicators=_indicators(rule, models, device, dtype, embedder),
-            columns=None if columns is None else Columns.parse(columns),
-            every_turn=every_turn,
-            config=config,
-            split=split,
-            revision=revision,
-            streaming=streaming,
-            limit=limit,
-            overwrite=overwrite,
-            command=_command(),
-            cache=cache,
-            engine=choose_engine(engine, workers, address),
-            resume=resume,
-            log=log_json,
+            RunRequest(
+                overwrite=overwrite,
+                command=_command(),
+                cache=cache,
+                engine=choose_engine(engine, workers, address),
+                resume=resume,
+                log=log_json,
+            ),
         )
     unscorable = sum(scored.record.unscorable.values())
     told = "was scored already" if scored.repeated else f"{scored.record.throughput['rows_per_second']:,.0f} rows/s"
@@ -290,22 +291,24 @@ def select(
 ) -> None:
     """Keep the best of rows that score has scored, and write data, card, record and report."""
     from im_datasets.pipeline import select_files
+    from im_datasets.scoring.request import RunRequest
+    from im_datasets.selection.request import SelectionRequest
 
     mined = select_files(
         scored,
         out,
-        top_k=top_k,
-        fraction=fraction,
-        threshold=threshold,
-        per_group=None if per_group is None else _group(per_group),
-        near_duplicates=near_duplicates,
-        exclude_contaminated=_evaluation_texts(exclude_contaminated),
-        seed=seed,
+        SelectionRequest(
+            top_k,
+            fraction,
+            threshold,
+            None if per_group is None else _group(per_group),
+            near_duplicates,
+            _evaluation_texts(exclude_contaminated),
+            seed,
+        ),
         license=license,
         language=language,
-        overwrite=overwrite,
-        command=_command(),
-        progress=not json_,
+        run=RunRequest(overwrite, _command(), not json_),
     )
     _print_mined(mined, as_json=json_)
 

@@ -12,7 +12,7 @@ from typing import Any
 from im_datasets.common.errors import SelectionError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SelectionRequest:
     """How many rows to keep, and which rows to leave out; exactly one of top_k, fraction and threshold says how many.
 
