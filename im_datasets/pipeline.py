@@ -18,7 +18,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from im_datasets.common.errors import OutputError, SelectionError
-from im_datasets.common.storage import check_writable, written_whole
+from im_datasets.common.storage import check_writable, output_errors, written_whole
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.prepare import prepare
@@ -319,7 +319,8 @@ def _select(
     selection = select_rows(scored.dataset, request, columns=scored.columns, embedder=embedder)
     seconds = {**scored.record.seconds, "select": round(perf_counter() - clock, 3)}
     record = replace(scored.record, selection=describe_selection(selection), seconds=seconds)
-    with written_whole(folder) as aside:
+    with output_errors(folder), written_whole(folder) as aside:
+        aside.mkdir()
         record = write_result(aside, selection, record, license, language)
     return Mined(folder, record, replace(selection, record=record), repeated=False)
 

@@ -7,13 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
-from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from secrets import token_hex
 
 from im_datasets.common.errors import OutputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def peak_memory_bytes() -> int:
@@ -43,27 +39,72 @@ def is_forked() -> bool:
     return os.getpid() != _IMPORTED_IN
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a file beside its place, then move it there, so that nobody ever sees half of it.
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A name aside, for a file or folder that takes its place at the end of the block, or vanishes when that fails.
+
+    All of it is on the disk before it takes its place: nobody ever sees half of it, whatever ends the process.
 
     Args:
-        path: The file; its folder is made when it is missing.
-        text: Its content, written as UTF-8.
+        path: Where it shall lie. What is there is replaced, a folder that is missing is made. A link stays, and what
+            it leads to is replaced.
+
+    Yields:
+        A path in the same folder, ``.<name>.<8 digits>.part``; the block makes a file or a folder of it.
+
+    Raises:
+        OSError: The disk is full, or the place cannot be written; see ``output_errors``.
     """
+    place = _place(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(place, place.parent)
+    try:
+        yield aside
+        for file in (aside, *aside.rglob("*")):
+            if file.is_file():
+                _flush(file)
+        if aside.is_dir() and place.is_dir():
+            # No system call replaces a folder that holds something: for a moment the name is free.
+            old = aside.with_suffix(".old")
+            place.rename(old)
+            aside.rename(place)
+            shutil.rmtree(old)
+        else:
+            aside.replace(place)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file whole, as UTF-8; see ``written_whole``."""
     return write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Like ``write_text``, for bytes."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file whole; see ``written_whole``."""
+    with written_whole(path) as aside:
         aside.write_bytes(content)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
-    return target
+    return Path(path)
+
+
+@contextmanager
+def output_errors(target: str | Path, remedy: str = "make room for it, or pass another folder") -> Iterator[None]:
+    """Tell in one line that something cannot be written, why, and what to do.
+
+    Args:
+        target: What the block writes: a path, or some words that end in one.
+        remedy: What mends it.
+
+    Raises:
+        OutputError: The system refuses it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -76,7 +117,7 @@ def check_writable(folder: Path) -> None:
         OutputError: It is a file, the working folder or a mount point, or nothing can be made beside it.
     """
     place = _place(folder)
-    with told_if_unwritable(folder):
+    with output_errors(folder):
         if place.exists() and not place.is_dir():
             raise OutputError(f"{folder} is a file; pass a folder")
         inside = place == Path.cwd() or place in Path.cwd().parents
@@ -98,69 +139,29 @@ def check_file_writable(file: Path) -> None:
         OutputError: It is a folder, or nothing can be made beside it.
     """
     place = _place(file)
-    with told_if_unwritable(file):
+    with output_errors(file):
         if place.is_dir():
             raise OutputError(f"{file} is a folder; pass the name of a file")
         _try_beside(place)
 
 
-@contextmanager
-def told_if_unwritable(path: Path) -> Iterator[None]:
-    """Tell in one line that a file or folder cannot be written, and why.
-
-    Args:
-        path: What the block writes.
-
-    Raises:
-        OutputError: The system refuses it.
-    """
-    try:
-        yield
-    except OSError as error:
-        told = error.strerror or error
-        raise OutputError(f"cannot write {path}: {told}; make room for it, or pass another folder") from error
+def _place(path: str | Path) -> Path:
+    """The file or folder itself, behind links and ``..``."""
+    return Path(os.path.realpath(path))
 
 
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder aside that takes the name at the end, or vanishes when the block fails.
-
-    Args:
-        folder: The name; what is there is replaced. A link stays, and what it leads to is replaced.
-
-    Raises:
-        OutputError: The disk is full, or the place cannot be written any more.
-    """
-    place = _place(folder)
-    aside: Path | None = None
-    try:
-        with told_if_unwritable(folder):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            aside = _make_aside(place, place.parent)
-            yield aside
-            aside.chmod(0o755)
-            if place.exists():
-                old = aside.with_suffix(".old")
-                place.rename(old)
-                aside.rename(place)
-                shutil.rmtree(old)
-            else:
-                aside.rename(place)
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+def _aside(place: Path, folder: Path) -> Path:
+    return folder / f".{place.name}.{token_hex(4)}.part"
 
 
-def _place(folder: Path) -> Path:
-    """The folder itself, behind links and ``..``."""
-    return Path(os.path.realpath(folder))
-
-
-def _make_aside(place: Path, within: Path) -> Path:
-    return Path(mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=within))
+def _flush(file: Path) -> None:
+    """Have a file on the disk: only then does a system that writes late say that the disk is full."""
+    with file.open("rb+") as content:
+        os.fsync(content.fileno())
 
 
 def _try_beside(place: Path) -> None:
     """Make a folder beside a place, or beside the first of its parents that is not there, and remove it."""
-    beside = next(parent for parent in place.parents if parent.exists())
-    _make_aside(place, beside).rmdir()
+    aside = _aside(place, next(parent for parent in place.parents if parent.exists()))
+    aside.mkdir()
+    aside.rmdir()

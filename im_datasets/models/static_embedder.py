@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.common.errors import ModelError, OutputError
-from im_datasets.common.storage import cache_folder
+from im_datasets.common.errors import ModelError
+from im_datasets.common.storage import cache_folder, output_errors, written_whole
 from im_datasets.models.batching import Computed
 from im_datasets.models.devices import one_thread_per_batch
 from im_datasets.models.hub_models import EMBEDDED_SHA256, embedded_model_folder, quiet_loading
@@ -200,16 +199,17 @@ def static_folder() -> Path:
     if _is_whole(folder):
         return folder
     source = embedded_model_folder()[0]
-    try:
+    remedy = "set IM_DATASETS_CACHE to a folder with 40 MiB of room"
+    with output_errors(f"the static model to {folder.parent}", remedy):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not _is_whole(folder):
-                _make(source, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the static model to {folder.parent} ({error.strerror or error}); set IM_DATASETS_CACHE to a "
-            "folder with 40 MiB of room"
-        ) from error
+                # Of processes that were killed: nobody else is at it under the lock.
+                for part in folder.parent.glob(f".{folder.name}.*"):
+                    rmtree(part, ignore_errors=True)
+                with written_whole(folder) as aside:
+                    aside.mkdir()
+                    distil(source, aside, WIDTH)
     return folder
 
 
@@ -222,20 +222,6 @@ def _is_whole(folder: Path) -> bool:
         return set(sizes) == {MODEL, TOKENIZER} and all((folder / n).stat().st_size == sizes[n] for n in sizes)
     except OSError:
         return False
-
-
-def _make(source: Path, folder: Path) -> None:
-    """Distil aside, and put the whole folder in its place. Called under the lock: nobody else is at it."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        # Of a process that was killed.
-        rmtree(left, ignore_errors=True)
-    aside = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        distil(source, aside, WIDTH)
-        rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    finally:
-        rmtree(aside, ignore_errors=True)
 
 
 def distil(source: Path, folder: Path, width: int) -> None:
@@ -268,18 +254,10 @@ def distil(source: Path, folder: Path, width: int) -> None:
     table[tokens] = parts * rarity(len(tokens))[:, None]
     files = {MODEL: save({"embeddings": table}), TOKENIZER: tokenizer.to_str(pretty=True).encode()}
     for name, content in files.items():
-        _write(folder / name, content)
+        (folder / name).write_bytes(content)
     sizes = {name: len(content) for name, content in files.items()}
     config = {"model_type": "model2vec", "normalize": True, "apply_pca": width, "sif_coefficient": SIF, "bytes": sizes}
-    _write(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is on the disk: the libraries' own ways of saving tell of a full one in many ways."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _alone(source: Path, tokens: NDArray[np.int64], tokenizer: Any) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from im_datasets.common.errors import RuleError
+from im_datasets.common.storage import write_text
 from im_datasets.indicators.score_columns import COLUMNS
 
 RULE_SCHEMA = 1
@@ -150,11 +151,8 @@ class LinearRule:
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
     def save(self, path: str | Path) -> None:
-        """Write the rule as JSON (aside, then renamed)."""
-        target = Path(path)
-        aside = target.with_name(f".{target.name}.part")
-        aside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        aside.replace(target)
+        """Write the rule as JSON."""
+        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

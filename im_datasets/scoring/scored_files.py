@@ -14,7 +14,7 @@ from im_datasets.common.errors import OutputError
 from im_datasets.common.storage import (
     check_file_writable,
     check_writable,
-    told_if_unwritable,
+    output_errors,
     write_text,
     written_whole,
 )
@@ -201,14 +201,16 @@ def refuse_another(place: Path, overwrite: bool, what: str = "another result") -
 def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
     """Write the rows, then the record, each aside first; a single file's record takes its place last."""
     if not is_one_file(out):
-        with written_whole(out) as aside:
+        with output_errors(out), written_whole(out) as aside:
+            aside.mkdir()
             write_shards(dataset, aside)
             (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
         return
     ready = partial_folder(out) / "file"
-    with written_whole(ready) as aside:
+    with output_errors(ready), written_whole(ready) as aside:
+        aside.mkdir()
         dataset.to_parquet(aside / out.name)
-    with told_if_unwritable(out):
+    with output_errors(out):
         # Two names cannot change at once: in between stands a record that fits no rows, and may be replaced.
         write_text(record_path(out), replace(record, request=None, rows=0).to_json())
         (ready / out.name).replace(os.path.realpath(out))

@@ -17,7 +17,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import OutputError
+from im_datasets.common.storage import output_errors, written_whole
 
 SHARD_ROWS = 8192
 """Rows of a shard: what a killed run computes again at most, for each worker."""
@@ -241,25 +241,14 @@ class Shards:
         return self.folder / f"column-{column}.parquet"
 
     def put(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
-        """Write a file of the folder aside and rename it.
+        """Write a file of the folder whole.
 
         Raises:
             OutputError: It cannot be written; nothing of it is left.
         """
-        aside = path.with_name(f".{path.name}.{uuid4().hex}.part")
-        try:
-            with aside.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path} ({error.strerror or error}); finished shards stay in {self.folder}: make room "
-                "or mend it, and run the same again"
-            ) from error
-        finally:
-            aside.unlink(missing_ok=True)
+        remedy = f"finished shards stay in {self.folder}: make room or mend it, and run the same again"
+        with output_errors(path, remedy), written_whole(path) as aside, aside.open("xb") as file:
+            write(file)
 
     def _is_finished(self, shard: int) -> bool:
         if not self.table_path(shard).is_file():

@@ -175,7 +175,7 @@ def test_static_model_clears_what_killed_attempts_left(tmp_path, monkeypatch):
     monkeypatch.setattr(static, "distil", lambda source, folder, width: write_whole(folder))
     made = static_folder()
     (made / "config.json").unlink()
-    left = made.with_name(f".{made.name}-abc")
+    left = made.with_name(f".{made.name}.abc.part")
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"1")
     assert static_folder() == made

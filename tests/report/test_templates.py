@@ -9,8 +9,6 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from im_datasets.common.errors import OutputError
-from im_datasets.common.storage import write_text
-from im_datasets.report import templates
 from im_datasets.report.formatting import format_number, one_line
 from im_datasets.report.templates import (
     code_block,
@@ -96,12 +94,3 @@ def test_markdown_environment_does_not_run_what_a_value_holds():
 def test_template_path_tells_a_missing_file():
     with pytest.raises(OutputError, match=r"template no\.html is missing .* reinstall im-datasets"):
         template_path("no.html")
-
-
-def test_write_text_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
-    target = write_text(tmp_path / "folder" / "page.html", "old")
-    monkeypatch.setattr(templates.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_text(target, "new")
-    assert [path.name for path in target.parent.iterdir()] == ["page.html"]
-    assert target.read_text() == "old"

@@ -16,6 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import CalibrationError
+from im_datasets.common.storage import written_whole
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
@@ -285,9 +286,8 @@ def _scored(
         if not table.is_file():
             result = score(dataset, mining.rule, indicators=mining.indicators, columns=columns, progress=progress)
             written = [name for i in mining.indicators for name in i.writes]
-            aside = kept.with_suffix(".part")
-            write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], aside)
-            aside.replace(table)
+            with written_whole(table) as aside:
+                write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], aside)
     narrow = Dataset(read_table(table))
     plain = dataset.remove_columns([name for name in dataset.column_names if name in narrow.column_names])
     return concatenate_datasets([plain, narrow], axis=1)

@@ -14,13 +14,12 @@ from hashlib import blake2b
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from im_datasets.common.errors import IndicatorError, NotFittedError, OutputError
-from im_datasets.common.storage import cache_folder
+from im_datasets.common.errors import IndicatorError, NotFittedError
+from im_datasets.common.storage import cache_folder, output_errors, written_whole
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
@@ -368,32 +367,19 @@ def _room(shape: tuple[int, int], *, mapped: bool) -> Vectors:
     if not mapped:
         return np.empty(shape, dtype=np.float32)
     folder = cache_folder() / "knn"
-    try:
+    with output_errors(folder, _remedy(shape[0] * shape[1] * 4)):
         return mapped_room(folder, shape)
-    except OSError as error:
-        raise _no_room(folder, shape[0] * shape[1] * 4, error) from error
 
 
-def _no_room(path: Path, size: int, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path} ({error.strerror}); set IM_DATASETS_CACHE to a folder with {size / 2**20:.0f} MiB of room"
-    )
+def _remedy(size: int) -> str:
+    return f"set IM_DATASETS_CACHE to a folder with {size / 2**20:.0f} MiB of room"
 
 
 def _write_state(path: Path, keys: Keys, distances: Floats, vectors: Vectors) -> None:
-    """Write the three arrays one after the other, aside, and put the whole file in its place."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
-        try:
-            with aside.open("xb") as file:
-                for array in (keys, distances, vectors):
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise _no_room(path, vectors.nbytes, error) from error
+    """Write the three arrays one after the other."""
+    with output_errors(path, _remedy(vectors.nbytes)), written_whole(path) as aside, aside.open("xb") as file:
+        for array in (keys, distances, vectors):
+            np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @lru_cache(maxsize=4)
