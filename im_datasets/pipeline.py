@@ -42,9 +42,9 @@ from im_datasets.scoring.engines.base import ShardEngine
 from im_datasets.scoring.progress import progress_bars
 from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable, cut_word
 from im_datasets.scoring.request import RunRequest, ScoringRequest
+from im_datasets.scoring.run_folder import drop_unfinished, unfinished_folder
 from im_datasets.scoring.score import Scored, score
 from im_datasets.scoring.scored_files import check_place, finished_scores, read_scored, refuse_another, write_scored
-from im_datasets.scoring.shards import drop_partial, partial_folder
 from im_datasets.selection.request import SelectionRequest
 from im_datasets.selection.select import Selection, select_rows
 
@@ -170,11 +170,11 @@ def mine_files(
         request = rows.digest(asdict(selection), weights, license or None, as_codes(language))
         if (result := _finished(folder, request, overwrite=run.overwrite)) is not None:
             return result
-        scored = rows.score(partial_folder(folder), request, run)
+        scored = rows.score(unfinished_folder(folder), request, run)
         mined = _select(scored, folder, selection, embedder, license, language)
-        drop_partial(folder)
+        drop_unfinished(folder)
     # Rows that are mapped from the unfinished work would be gone for whoever opens them again, as workers of map do.
-    sides, unfinished = (mined.selection.kept, mined.selection.dropped), partial_folder(folder)
+    sides, unfinished = (mined.selection.kept, mined.selection.dropped), unfinished_folder(folder)
     is_mapped = any(unfinished in Path(file["filename"]).parents for side in sides for file in side.cache_files)
     return replace(mined, selection=load_result(folder)) if is_mapped else mined
 
@@ -195,9 +195,9 @@ def score_files(scoring: ScoringRequest, out: str | Path, run: RunRequest) -> Sc
         request = rows.digest()
         if (record := finished_scores(out, request, overwrite=run.overwrite)) is not None:
             return ScoredFiles(out, record, repeated=True)
-        scored = rows.score(partial_folder(out), request, run)
+        scored = rows.score(unfinished_folder(out), request, run)
         write_scored(scored.dataset, scored.record, out)
-        drop_partial(out)
+        drop_unfinished(out)
     return ScoredFiles(out, scored.record, repeated=False)
 
 

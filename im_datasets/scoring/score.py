@@ -39,9 +39,10 @@ from im_datasets.scoring.engines.base import Job, ShardEngine
 from im_datasets.scoring.engines.local import LocalEngine
 from im_datasets.scoring.progress import Progress, opened_log
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.scoring.run_folder import open_shards
 from im_datasets.scoring.scorer import CHUNK_ROWS as CHUNK_ROWS
 from im_datasets.scoring.scorer import ShardScorer, library_versions
-from im_datasets.scoring.shards import SCORES, SHARD_ROWS, PartMeter, ShardMeter, Shards, WholeColumn, open_shards
+from im_datasets.scoring.shards import SCORES, SHARD_ROWS, PartMeter, ShardMeter, Shards, WholeColumn
 from im_datasets.scoring.statistics import describe
 
 IN_MEMORY_BYTES = 64 * 2**20

@@ -21,8 +21,8 @@ from im_datasets.common.storage import (
 from im_datasets.data.files import one_line
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable
+from im_datasets.scoring.run_folder import unfinished_folder
 from im_datasets.scoring.score import Scored
-from im_datasets.scoring.shards import partial_folder
 
 FILE_ROWS = 131_072
 """Rows of a file in a folder of shards."""
@@ -206,7 +206,7 @@ def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
             write_shards(dataset, aside)
             (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
         return
-    ready = partial_folder(out) / "file"
+    ready = unfinished_folder(out) / "file"
     with output_errors(ready), written_whole(ready) as aside:
         aside.mkdir()
         dataset.to_parquet(aside / out.name)

@@ -18,7 +18,6 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from im_datasets.common.errors import ImDatasetsError, IndicatorError
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
@@ -27,6 +26,7 @@ from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.indicators.settings import compares_rows, embedder_of, runs_model
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.meter import Meter, metering
+from im_datasets.scoring.culprit import naming_the_row
 from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter
 
 CHUNK_ROWS = 4096
@@ -203,54 +203,6 @@ class _Steps:
         if self._told is not None:
             reached = self._rows * (self._done + done / max(total, 1)) / self._count
             self._told(self._first + int(reached), self.tokens)
-
-
-@contextmanager
-def naming_the_row(who: str, pairs: Pairs, start: int, again: Callable[[Pairs], object]) -> Iterator[None]:
-    """Turn whatever breaks over a chunk into an error that names the row.
-
-    Args:
-        who: What was at work.
-        pairs: The chunk.
-        start: Number of its first row.
-        again: Does the same with fewer pairs; called to find the row.
-
-    Raises:
-        IndicatorError: Names the first row that breaks by itself, or the chunk where none does.
-    """
-    try:
-        yield
-    except (ImDatasetsError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # a tokenizer written in Rust panics with no Exception
-        row = _culprit(pairs, again)
-        where = f"rows {start} to {start + len(pairs) - 1}" if row is None else f"row {start + row}"
-        what = " ".join(str(error).split()) or "no message"
-        advice = "pass max_tokens, or shorten or remove it" if isinstance(error, MemoryError) else "mend or remove it"
-        raise IndicatorError(f"{who} broke on {where} ({type(error).__name__}: {what[:300]}); {advice}") from error
-
-
-def _culprit(pairs: Pairs, again: Callable[[Pairs], object]) -> int | None:
-    """The first pair that breaks by itself; None where only several together do."""
-    low, high = 0, len(pairs)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _breaks(pairs, low, middle, again):
-            high = middle
-        else:
-            low = middle
-    return low if high > low and _breaks(pairs, low, high, again) else None
-
-
-def _breaks(pairs: Pairs, low: int, high: int, again: Callable[[Pairs], object]) -> bool:
-    part = slice(low, high)
-    try:
-        again(Pairs(pairs.contexts[part], pairs.responses[part], pairs.reasons[part]))
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException:  # noqa: BLE001 - whatever it is, it is asked only whether it comes
-        return True
-    return False
 
 
 def _count(part: PartMeter, meter: Meter) -> None:

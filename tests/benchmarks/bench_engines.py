@@ -20,7 +20,8 @@ from im_datasets.rules.linear import LinearRule, Term
 from im_datasets.scoring import score as scoring
 from im_datasets.scoring.engines.base import ShardEngine
 from im_datasets.scoring.engines.local import LocalEngine
-from im_datasets.scoring.engines.ray import RayEngine, on_loopback
+from im_datasets.scoring.engines.ray import RayEngine
+from im_datasets.scoring.engines.ray_cluster import on_loopback
 from im_datasets.scoring.score import Scored
 
 CHEAP = LinearRule("cheap", "by words", 0.0, (Term("im_mtld", -0.01),))

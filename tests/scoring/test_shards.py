@@ -1,4 +1,4 @@
-"""Shards: whole or absent, of one request only, one run at a time, never trusted when broken."""
+"""Shards: whole or absent, never trusted when broken."""
 
 import errno
 import json
@@ -15,7 +15,8 @@ import pytest
 
 from im_datasets.common.errors import OutputError
 from im_datasets.scoring import shards as module
-from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter, Shards, WholeColumn, open_shards
+from im_datasets.scoring.run_folder import open_shards
+from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter, Shards, WholeColumn
 
 REQUEST = {"source": {"fingerprint": "a"}, "rule": "embedded"}
 
@@ -147,75 +148,6 @@ def test_column_is_kept_and_a_broken_one_is_not_read(opened):
         assert read is None or read.values.tobytes() == values.tobytes()
     _truncate(opened.folder / "column-im_knn_6.parquet")
     assert opened.read_column("im_knn_6") is None
-
-
-def test_open_finds_the_finished_shards_again_and_clears_what_is_torn(tmp_path):
-    for _ in range(2):
-        with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10) as shards:
-            if 1 in shards.missing():
-                shards.write(1, scored(shards, 1))
-            (tmp_path / "run" / ".shard-000002.parquet.1.part").write_text("torn")
-    assert shards.missing() == [0, 2]
-    with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10):
-        assert not list((tmp_path / "run").glob(".*.part"))
-
-
-def test_open_leaves_nothing_where_nothing_was_finished(tmp_path):
-    with open_shards(tmp_path / "run", REQUEST, 25):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_open_refuses_another_request_and_says_what_differs(tmp_path):
-    with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10) as shards:
-        shards.write(1, scored(shards, 1))
-    changed = {**REQUEST, "source": {"fingerprint": "b"}}
-    with (
-        pytest.raises(OutputError, match=r"another request \(differing in: source\).*--no-resume"),
-        open_shards(tmp_path / "run", changed, 25, shard_rows=10),
-    ):
-        pass
-    with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10) as shards:
-        assert shards.missing() == [0, 2]
-    with open_shards(tmp_path / "run", changed, 25, shard_rows=10, resume=False) as shards:
-        assert shards.missing() == [0, 1, 2]
-
-
-def test_open_refuses_an_unreadable_request(tmp_path):
-    with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10) as shards:
-        shards.write(1, scored(shards, 1))
-    (tmp_path / "run" / "run.json").write_text("{")
-    with pytest.raises(OutputError, match=r"cannot be read .*--no-resume"), open_shards(tmp_path / "run", REQUEST, 25):
-        pass
-
-
-@pytest.mark.parametrize("resume", [True, False])
-def test_open_never_touches_a_folder_of_something_else(tmp_path, resume):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with (
-        pytest.raises(OutputError, match=r"not empty and holds no run.json"),
-        open_shards(tmp_path, REQUEST, 25, resume=resume),
-    ):
-        pass
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-def test_open_refuses_a_second_run(tmp_path):
-    code = (
-        "import sys, pathlib; from im_datasets.scoring.shards import open_shards\n"
-        "with open_shards(sys.argv[1], {}, 25):\n    print('open', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "open\n"
-        with (
-            pytest.raises(OutputError, match=r"another run is writing to .*run"),
-            open_shards(tmp_path / "run", {}, 25),
-        ):
-            pass
-        other.communicate("")
-    with open_shards(tmp_path / "run", {}, 25) as shards:
-        assert len(shards) == 1
 
 
 def test_write_to_a_full_disk_is_one_clear_error_and_leaves_finished_shards(opened, monkeypatch):

@@ -3,16 +3,24 @@
 An engine decides where the scorer runs, and nothing of what comes out: the values are the scorer's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 from datasets import Dataset
 
-from im_datasets.common.errors import IndicatorError
+from im_datasets.models.value_store import current_store
+from im_datasets.scoring.progress import Progress
 from im_datasets.scoring.scorer import ShardScorer
-from im_datasets.scoring.shards import ShardMeter, Shards
+from im_datasets.scoring.shards import Shards
+
+TRIES = 3
+"""Workers that may die over one shard."""
+
+AHEAD = 2
+"""Shards that a worker is handed at a time, so that it never waits for the next."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class DatasetRows:
 
 @dataclass(frozen=True)
 class Job:
-    """The work of a run.
+    """The work of a run that its engine is given.
 
     Attributes:
         dataset: All rows, with at least the columns that the scorer reads; a view of files, never rows in memory.
@@ -59,64 +67,22 @@ class Job:
         return self.source().read(self.shards.span(shard))
 
 
-class Watcher(Protocol):
-    """Who is told how a run goes on. Called in the process that runs the engine."""
-
-    def moved(self, shard: int, rows: int, tokens: int) -> None:
-        """So many rows of a shard that is being computed are done; tokens of it went through models."""
-
-    def finished(self, shard: int, meter: ShardMeter) -> None:
-        """A shard is in its place."""
-
-    def noted(self, event: str, **facts: Any) -> None:
-        """Something happened that a log should hold, such as the death of a worker."""
-
-
 class ShardEngine(Protocol):
     """Computes shards, somewhere."""
 
-    def run(self, job: Job, watcher: Watcher) -> None:
+    def run(self, job: Job, progress: Progress) -> None:
         """Compute and write every missing shard: ``job.shards.write(shard, job.scorer(job.rows(shard), start))``.
+
+        Args:
+            job: The work.
+            progress: Told how it goes on, in the process that runs the engine.
 
         Raises:
             ImDatasetsError: A shard cannot be computed or written; finished ones stay.
         """
 
 
-def first_killer(count: int, kills: Callable[[int, int], bool]) -> int | None:
-    """Search rows that kill their process for the one that does.
-
-    Args:
-        count: How many rows there are.
-        kills: Whether a process of its own dies over the rows from a first one to before another.
-
-    Returns:
-        Its number; None where only several together do.
-
-    Example:
-        >>> first_killer(9, lambda low, high: low <= 4 < high)
-        4
-        >>> first_killer(9, lambda low, high: high - low > 5) is None
-        True
-    """
-    low, high = 0, count
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if kills(low, middle) else (middle, high)
-    return low if high > low and kills(low, high) else None
-
-
-def died_over(tries: int, span: range, row: int | None, why: str) -> IndicatorError:
-    """The error over a shard that several workers died over.
-
-    Args:
-        tries: How many.
-        span: The shard's rows.
-        row: The row that kills; None where none does by itself.
-        why: What is known of their death.
-    """
-    where = f"rows {span.start} to {span.stop - 1}" if row is None else f"row {row}"
-    advice = "free memory or pass fewer workers" if row is None else "mend or remove it"
-    return IndicatorError(
-        f"{tries} workers died over {where} ({why}); {advice} and run the same again: finished shards are kept"
-    )
+def store_folder() -> Path | None:
+    """Folder of this process's store of computed values, for a worker to share; None where nothing is kept."""
+    store = current_store()
+    return store.path.parent.absolute() if store else None

@@ -12,31 +12,26 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
 from typing import Any, Self
 
-import pyarrow as pa
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError
-from im_datasets.models.value_store import current_store
-from im_datasets.scoring.engines.base import Job, Watcher, died_over, first_killer
-from im_datasets.scoring.engines.worker import Failed, Finished, Moved, Setup, Task
-
-TRIES = 3
-"""Workers that may die over one shard."""
-
-AHEAD = 2
-"""Shards that a worker is handed at a time, so that it never waits for the next."""
+from im_datasets.scoring.culprit import died_over
+from im_datasets.scoring.engines.base import AHEAD, TRIES, Job, ShardEngine, store_folder
+from im_datasets.scoring.engines.worker import Failed, Finished, Moved, Task, WorkerSetup
+from im_datasets.scoring.progress import Progress
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 _STARTER = "import sys; sys.path[:] = {path!r}; from im_datasets.scoring.engines.worker import main; main({descriptor})"
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(ShardEngine):
     """This machine.
 
     Attributes:
@@ -53,21 +48,18 @@ class LocalEngine:
         if self.workers < 1:
             raise IndicatorError(f"workers={self.workers}; pass 1 or more")
 
-    def run(self, job: Job, watcher: Watcher) -> None:
-        """Compute and write every missing shard; see ``ShardEngine.run``.
-
-        Raises:
-            IndicatorError: Workers died over a shard, time and again.
-        """
-        if min(self.workers, len(job.missing)) > 1:
-            with _Pool(job, watcher, min(self.workers, len(job.missing))) as pool:
+    @override
+    def run(self, job: Job, progress: Progress) -> None:
+        workers = min(self.workers, len(job.missing))
+        if workers > 1:
+            with closing(_Pool(job, progress, workers)) as pool:
                 pool.run()
             return
         for shard in job.missing:
             start = job.shards.span(shard).start
-            scored = job.scorer(job.rows(shard), start, partial(watcher.moved, shard))
+            scored = job.scorer(job.rows(shard), start, partial(progress.moved, shard))
             job.shards.write(shard, scored)
-            watcher.finished(shard, scored.meter)
+            progress.finished(shard, scored.meter)
 
 
 @dataclass
@@ -80,10 +72,10 @@ class _Worker:
 
     @classmethod
     def start(cls, setup: bytes, threads: int) -> Self:
-        """A fresh process, told what it is for.
+        """A fresh process with its first message.
 
         Args:
-            setup: A pickled ``Setup``.
+            setup: A pickled ``WorkerSetup``.
             threads: How many it may use.
         """
         ours, theirs = socket.socketpair()
@@ -135,20 +127,16 @@ class _Worker:
 
 
 class _Pool:
-    """Workers side by side over the shards of a job; none is left when the block ends."""
+    """Workers side by side over the shards of a job."""
 
-    def __init__(self, job: Job, watcher: Watcher, workers: int) -> None:
-        self._job, self._watcher, self._count = job, watcher, workers
+    def __init__(self, job: Job, progress: Progress, workers: int) -> None:
+        self._job, self._progress, self._count = job, progress, workers
         self._waiting = deque(job.missing)
         self._deaths: Counter[int] = Counter()
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave no worker behind."""
         for worker in self._workers:
             worker.stop()
 
@@ -166,25 +154,24 @@ class _Pool:
     def _start(self, rank: int) -> _Worker:
         import dill
 
-        store = current_store()
-        folder = store.path.parent.absolute() if store else None
-        setup = Setup(self._job.scorer, self._job.shards, rank, self._count, folder)
+        setup = WorkerSetup(self._job.scorer, self._job.shards, rank, self._count, store_folder())
         return _Worker.start(dill.dumps(setup, recurse=True), max(1, _cores() // self._count))
 
     def _feed(self, worker: _Worker) -> None:
         while self._waiting and len(worker.tasks) < AHEAD:
             shard = self._waiting.popleft()
             worker.tasks.append(shard)
-            worker.send(_message(shard, self._job.shards.span(shard).start, self._job.rows(shard), keep=True))
+            task = Task.of(shard, self._job.shards.span(shard).start, self._job.rows(shard))
+            worker.send(pickle.dumps(task))
 
     def _hear(self, rank: int) -> None:
         worker = self._workers[rank]
         match worker.receive():
             case Moved(shard, rows, tokens):
-                self._watcher.moved(shard, rows, tokens)
+                self._progress.moved(shard, rows, tokens)
             case Finished(shard, meter):
                 worker.tasks.popleft()
-                self._watcher.finished(shard, meter)
+                self._progress.finished(shard, meter)
             case Failed(error):
                 raise error
             case _:
@@ -196,43 +183,30 @@ class _Pool:
         why = worker.death()
         shard = worker.tasks[0] if worker.tasks else -1
         self._deaths[shard] += 1
-        self._watcher.noted("retry", shard=shard, why=why, tries=self._deaths[shard])
+        self._progress.noted("retry", shard=shard, why=why, tries=self._deaths[shard])
         self._waiting.extendleft(reversed(worker.tasks))
         worker.tasks.clear()
         if self._deaths[shard] >= TRIES:
-            raise self._given_up(shard, why)
+            raise self._error_over(shard, why)
         self._workers[rank] = self._start(rank)
 
-    def _given_up(self, shard: int, why: str) -> IndicatorError:
+    def _error_over(self, shard: int, why: str) -> IndicatorError:
         if shard < 0:
             return IndicatorError(f"{TRIES} workers died before they had any work: {why}; try --workers 1")
-        for worker in self._workers:
-            worker.stop()
-        return died_over(TRIES, self._job.shards.span(shard), self._find_row(shard), why)
+        # The search needs the memory and the GPU that the others hold.
+        self.close()
+        return died_over(TRIES, self._job.shards.span(shard), self._kills, why)
 
-    def _find_row(self, shard: int) -> int | None:
-        """The row that kills a worker by itself; None where only several together do."""
-        start, rows = self._job.shards.span(shard).start, self._job.rows(shard)
-        found = first_killer(rows.num_rows, lambda low, high: self._kills(start + low, rows[low:high]))
-        return None if found is None else start + found
-
-    def _kills(self, start: int, rows: pa.Table) -> bool:
+    def _kills(self, span: range) -> bool:
         """Whether a worker of its own dies over these rows."""
         worker = self._start(0)
         try:
-            worker.send(_message(0, start, rows, keep=False))
-            while isinstance(answer := worker.receive(), Moved):
+            worker.send(pickle.dumps(Task.of(0, span.start, self._job.source().read(span), keep=False)))
+            while isinstance(message := worker.receive(), Moved):
                 pass
-            return answer is None
+            return message is None
         finally:
             worker.stop()
-
-
-def _message(shard: int, start: int, rows: pa.Table, *, keep: bool) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return pickle.dumps(Task(shard, start, sink.getvalue().to_pybytes(), keep))
 
 
 def _cores() -> int:

@@ -6,53 +6,42 @@ that workers need no folder in common. They come back in any order; a shard is k
 """
 
 import logging
-import math
-import os
-import re
-import socket
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
+import dill
 import pyarrow as pa
+from typing_extensions import override
 
-from im_datasets.common.errors import EngineError, MissingExtraError
-from im_datasets.models.value_store import current_store
-from im_datasets.scoring.engines.base import Job, Watcher, died_over, first_killer
+from im_datasets.common.errors import EngineError
+from im_datasets.scoring.culprit import died_over
+from im_datasets.scoring.engines.base import AHEAD, TRIES, Job, ShardEngine, store_folder
 from im_datasets.scoring.engines.parquet_rows import RowFiles
+from im_datasets.scoring.engines.ray_cluster import connected, fitting, import_ray, refuse_client
 from im_datasets.scoring.engines.ray_worker import (
+    ActorSetup,
     Board,
     Lost,
-    Rows,
-    Setup,
+    RowSource,
     ShardActor,
     read_rows,
     read_task,
-    sees,
     surroundings,
     survive,
     unpacked,
 )
 from im_datasets.scoring.engines.worker import Failed
-
-TRIES = 3
-"""Actors that may die over one shard."""
-
-AHEAD = 2
-"""Shards that an actor is handed at a time, so that it never waits for the next."""
+from im_datasets.scoring.progress import Progress
 
 NODE = "ray.io/node-id"
 """The label that Ray gives each node."""
 
 POLLED_EVERY = 0.5
 """Seconds between two looks at the board."""
-
-ANSWERED_WITHIN = 10
-"""Seconds that the head of a cluster has to take a connection: Ray itself would ask for a quarter of an hour."""
 
 SEEN_WITHIN = 60
 """Seconds that nodes have to say whether they see the files; those that have not are sent rows."""
@@ -62,7 +51,7 @@ LONGEST_GROUP = 4
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayEngine(ShardEngine):
     """A Ray cluster.
 
     Attributes:
@@ -86,149 +75,14 @@ class RayEngine:
         """Refuse what cannot work, before anything is read."""
         if (self.workers is not None and self.workers < 1) or self.cpus < 1:
             raise EngineError(f"workers={self.workers}, cpus={self.cpus}; pass 1 or more of each")
-        _refuse_client(self.address or "")
-        _ray()
+        refuse_client(self.address or "")
+        import_ray()
 
-    def run(self, job: Job, watcher: Watcher) -> None:
-        """Compute and write every missing shard; see ``ShardEngine.run``.
-
-        Raises:
-            EngineError: The cluster cannot be reached or differs from this process, or a worker was lost too often.
-            IndicatorError: Workers died over a shard, time and again.
-        """
-        if not job.missing:
-            return
-        with _cluster(self.address) as own, _Run(self, job, watcher, own) as run:
-            run.compute()
-
-
-def _ray() -> Any:
-    """Ray with Ray Data.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    # Ray counts its users unless it is told not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("the Ray engine needs Ray; pip install 'im-datasets[ray]'") from error
-    return ray
-
-
-@contextmanager
-def on_loopback() -> Iterator[None]:
-    """Have a cluster that is started inside the block listen on loopback alone.
-
-    Ray takes 127.0.0.1 for the address that other machines reach this one by, unless it is told that there are none.
-    """
-    from ray._private import ray_constants
-
-    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before, told = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(variable)
-    # This process has read the variable by now; the cluster's own processes will.
-    ray_constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        os.environ.pop(variable)
-        if told is not None:
-            os.environ[variable] = told
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[bool]:
-    """Be connected to a cluster; says whether it was started for this run."""
-    ray = _ray()
-    if ray.is_initialized():
-        _check_connected(address)
-        yield False
-        return
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
-    _refuse_client(where)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if where == "local":
-            with on_loopback():
-                ray.init(where, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        else:
-            _knock(where)
-            ray.init(where, **quiet)
-    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise EngineError(
-            f"no Ray cluster at {where} ({' '.join(str(error).split())[:300]}); start one (ray start --head) and pass "
-            "its address, or leave --address out for one on this machine"
-        ) from error
-    try:
-        yield where == "local"
-    finally:
-        ray.shutdown()
-
-
-def _refuse_client(where: str) -> None:
-    if where.startswith("ray://"):
-        raise EngineError(
-            f"{where} is Ray's client; run this on a node of the cluster, as ray job submit does, and pass the "
-            "cluster's own address or auto"
-        )
-
-
-def _check_connected(address: str | None) -> None:
-    """Refuse an address that is not the one this process is connected to."""
-    here: str = _ray().get_runtime_context().gcs_address
-    if address is None or address in {"auto", here} or _resolved(address) == _resolved(here):
-        return
-    raise EngineError(
-        f"this process is connected to the Ray cluster at {here}, not {address}; pass that or no address, or call "
-        "ray.shutdown() first"
-    )
-
-
-def _resolved(where: str) -> tuple[str, int] | str:
-    """IP address and port, this machine's as Ray has it; the address itself where it has none."""
-    place = _host_and_port(where)
-    if place is None:
-        return where
-    try:
-        found = socket.gethostbyname(place[0])
-    except OSError:
-        return where
-    return (_ray().util.get_node_ip_address() if found.startswith("127.") else found), place[1]
-
-
-def _knock(where: str) -> None:
-    """See that something takes connections at an address, where it is one.
-
-    Raises:
-        OSError: Nothing does.
-    """
-    place = _host_and_port(where)
-    if place is not None:
-        socket.create_connection(place, timeout=ANSWERED_WITHIN).close()
-
-
-def _host_and_port(where: str) -> tuple[str, int] | None:
-    found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", where)
-    return (found[1], int(found[2])) if found else None
-
-
-def fitting(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: int) -> int:
-    """How many actors the living nodes can hold, each whole on one node.
-
-    Args:
-        nodes: As ``ray.nodes()`` tells of them.
-        cpus: Cores of an actor.
-        gpus: GPUs of an actor.
-
-    Example:
-        >>> small, large = ({"Alive": True, "Resources": {"CPU": cores}} for cores in (3.0, 4.0))
-        >>> fitting([small, large], cpus=2, gpus=0), fitting([small, large], cpus=5, gpus=0)
-        (3, 0)
-    """
-    live = [node["Resources"] for node in nodes if node["Alive"]]
-    return sum(int(min(has.get("CPU", 0) // cpus, has.get("GPU", 0) // gpus if gpus else math.inf)) for has in live)
+    @override
+    def run(self, job: Job, progress: Progress) -> None:
+        if job.missing:
+            with connected(self.address) as is_own, _Run(self, job, progress, is_own).polled() as run:
+                run.compute()
 
 
 class _LostShardError(Exception):
@@ -245,58 +99,51 @@ class _Run:
 
     engine: RayEngine
     job: Job
-    watcher: Watcher
-    own: bool
+    progress: Progress
+    is_own: bool
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _over: threading.Event = field(default_factory=threading.Event)
     _done: set[int] = field(default_factory=set)
     _tried: dict[int, int] = field(default_factory=dict)
 
-    def __enter__(self) -> Self:
-        self.ray = _ray()
+    @contextmanager
+    def polled(self) -> Iterator[Self]:
+        """The run with its board, which is read beside the work as long as the block lasts."""
+        self.ray = import_ray()
         self._node: str = self.ray.get_runtime_context().get_node_id()
         self._board = self.ray.remote(num_cpus=0, label_selector={NODE: self._node})(Board).remote()
         self._surroundings = surroundings(self.job.scorer)
         self._gpus = int(any(str(model["device"]).startswith("cuda") for model in self._surroundings["models"]))
-        self._poller = threading.Thread(target=self._poll, daemon=True)
-        self._poller.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._poller.join()
-        self.ray.kill(self._board)
+        over = threading.Event()
+        poller = threading.Thread(target=self._poll, args=(over,), daemon=True)
+        poller.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            poller.join()
+            self.ray.kill(self._board)
 
     def compute(self) -> None:
         """Have all shards computed, and write each as it comes."""
         workers = self._workers()
-        setup = self._setup(workers)
+        cpus, folder = self.engine.cpus, store_folder()
+        setup = ActorSetup(self.job.scorer, TRIES, workers, cpus, self._surroundings, self._node, folder)
+        pickled: bytes = dill.dumps(setup, recurse=True)
         try:
             # Closed at once when an error ends it, so that its actors free their cores.
-            with self._quiet(), closing(self._answers(setup, workers)) as stream:
+            with self._quiet(), closing(self._answers(pickled, workers)) as stream:
                 for answers in stream:
                     for shard, message in unpacked(answers):
                         self._take(shard, message)
             self._look()
         except _LostShardError as error:
-            row = self._find_row(error.shard, setup)
-            raise died_over(error.tries, self.job.shards.span(error.shard), row, "Ray lost them") from None
+            kills = partial(self._kills, error.shard, pickled)
+            raise died_over(error.tries, self.job.shards.span(error.shard), kills, "Ray lost them") from None
         except self.ray.exceptions.RayError as error:
             what = " ".join(str(error).split())[:500]
             raise EngineError(
                 f"Ray gave up ({type(error).__name__}: {what}); run the same again: finished shards are kept"
             ) from error
-
-    def _setup(self, workers: int) -> bytes:
-        import dill
-
-        store = current_store()
-        folder = store.path.parent.absolute() if store else None
-        setup = Setup(self.job.scorer, TRIES, workers, self.engine.cpus, self._surroundings, self._node, folder)
-        pickled: bytes = dill.dumps(setup, recurse=True)
-        return pickled
 
     def _workers(self) -> int:
         """How many actors there shall be.
@@ -306,18 +153,18 @@ class _Run:
         """
         cpus, gpus = self.engine.cpus, self._gpus
         fits = fitting(self.ray.nodes(), cpus, gpus)
-        if not fits and self.own:
+        if not fits and self.is_own:
             what = f"{cpus} cores and a GPU" if gpus else f"{cpus} cores"
             raise EngineError(f"no node has {what}; pass fewer cpus=, or the address of a cluster that has such nodes")
         if not fits:
-            self.watcher.noted("waiting", cpus=cpus, gpus=gpus)
+            self.progress.noted("waiting", cpus=cpus, gpus=gpus)
         return min(self.engine.workers or max(fits, 1), len(self.job.missing))
 
     def _answers(self, setup: bytes, workers: int) -> Generator[pa.Table, None, None]:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_items
 
         rows, where = self._rows()
-        self.watcher.noted("reading", files=isinstance(rows, RowFiles), workers=workers)
+        self.progress.noted("reading", files=isinstance(rows, RowFiles), workers=workers)
         spans = ((shard, self.job.shards.span(shard)) for shard in self.job.missing)
         places = [{"shard": shard, "start": span.start, "stop": span.stop} for shard, span in spans]
         read = from_items(places, override_num_blocks=len(places)).map_batches(
@@ -352,9 +199,9 @@ class _Run:
         self.job.shards.write(shard, message)
         with self._lock:
             self._done.add(shard)
-            self.watcher.finished(shard, message.meter)
+            self.progress.finished(shard, message.meter)
 
-    def _rows(self) -> tuple[Rows, dict[str, str] | None]:
+    def _rows(self) -> tuple[RowSource, dict[str, str] | None]:
         """Where tasks read, and the label of the nodes that can; None where every one can."""
         files = self._files()
         if files is None:
@@ -382,15 +229,15 @@ class _Run:
 
     def _nodes_that_see(self, files: RowFiles) -> list[str]:
         """This node, and those that say in time that they see the files as it does."""
-        probe = self.ray.remote(num_cpus=0, max_retries=0)(sees)
+        probe = self.ray.remote(num_cpus=0, max_retries=0)(RowFiles.are_here)
         others = [node["NodeID"] for node in self.ray.nodes() if node["Alive"] and node["NodeID"] != self._node]
         if not others:
             return [self._node]
-        asked = {probe.options(label_selector={NODE: node}).remote(files): node for node in others}
-        answers, late = self.ray.wait(list(asked), num_returns=len(asked), timeout=SEEN_WITHIN)
+        nodes = {probe.options(label_selector={NODE: node}).remote(files): node for node in others}
+        answers, late = self.ray.wait(list(nodes), num_returns=len(nodes), timeout=SEEN_WITHIN)
         for answer in late:
             self.ray.cancel(answer)
-        return [self._node, *(asked[answer] for answer in answers if self._is_yes(answer))]
+        return [self._node, *(nodes[answer] for answer in answers if self._is_yes(answer))]
 
     def _is_yes(self, answer: Any) -> bool:
         try:
@@ -400,7 +247,7 @@ class _Run:
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Keep the bars and lines of Ray Data back: the watcher is told."""
+        """Keep the bars and lines of Ray Data back: ``Progress`` has its own."""
         from ray.data import DataContext
 
         context = DataContext.get_current().copy()
@@ -414,9 +261,9 @@ class _Run:
         finally:
             logger.setLevel(level)
 
-    def _poll(self) -> None:
-        """Tell the watcher what the board knows, as long as the run goes on."""
-        while not self._over.wait(POLLED_EVERY):
+    def _poll(self, over: threading.Event) -> None:
+        """Pass on what the board knows, until the work is over."""
+        while not over.wait(POLLED_EVERY):
             with suppress(self.ray.exceptions.RayError):
                 self._look()
 
@@ -425,26 +272,19 @@ class _Run:
         with self._lock:
             for shard, tries in begun.items():
                 if tries > max(self._tried.get(shard, 0), 1):
-                    self.watcher.noted("retry", shard=shard, why="its worker was lost", tries=tries - 1)
+                    self.progress.noted("retry", shard=shard, why="its worker was lost", tries=tries - 1)
             self._tried = begun
             for shard, (rows, tokens) in moved.items():
                 if shard not in self._done:
-                    self.watcher.moved(shard, rows, tokens)
+                    self.progress.moved(shard, rows, tokens)
 
-    def _find_row(self, shard: int, setup: bytes) -> int | None:
-        span = self.job.shards.span(shard)
-        rows = self.job.source()
+    def _kills(self, shard: int, setup: bytes, span: range) -> bool:
+        """Whether a worker of its own dies over these rows of a shard."""
         attempt = self.ray.remote(num_cpus=self.engine.cpus, num_gpus=self._gpus, max_retries=0)(survive)
-
-        def kills(low: int, high: int) -> bool:
-            task = read_task(rows, shard, range(span.start + low, span.start + high))
-            try:
-                self.ray.get(attempt.remote(setup, task))
-            except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError):
-                return True
-            except self.ray.exceptions.RayError:
-                return False
+        try:
+            self.ray.get(attempt.remote(setup, read_task(self.job.source(), shard, span)))
+        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError):
+            return True
+        except self.ray.exceptions.RayError:
             return False
-
-        found = first_killer(len(span), kills)
-        return None if found is None else span.start + found
+        return False

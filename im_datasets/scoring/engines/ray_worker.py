@@ -6,11 +6,10 @@ over a shard is such a message too, so that it arrives in the driver as the erro
 
 import os
 import pickle
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,15 +17,16 @@ import pyarrow as pa
 
 from im_datasets.common.errors import EngineError
 from im_datasets.indicators.settings import runs_model
-from im_datasets.scoring.engines.parquet_rows import RowFiles
-from im_datasets.scoring.engines.worker import TOLD_EVERY, Failed, Task, portable
+from im_datasets.scoring.engines.base import store_folder
+from im_datasets.scoring.engines.worker import Failed, Task, portable, throttled
 from im_datasets.scoring.scorer import Listener, ShardScorer, library_versions
+from im_datasets.scoring.shards import ScoredShard
 
 ENGINE = "ray"
 """How the shards' meters name who computed them."""
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Where a task reads rows."""
 
     def read(self, span: range) -> pa.Table:
@@ -40,15 +40,15 @@ class Lost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What an actor is told.
+class ActorSetup:
+    """What an actor begins with.
 
     Attributes:
         scorer: Scores the rows of a shard.
         tries: How many actors may be lost over a shard.
         workers: How many actors there are.
         threads: How many threads each may use.
-        surroundings: What the driver's values would be computed by; see ``surroundings``.
+        surroundings: The driver's ``surroundings``.
         node: The driver's node.
         store: The driver's folder of computed values; actors on its node share it, others have their own. None keeps
             nothing.
@@ -86,42 +86,33 @@ def read_rows(batch: pa.Table, source: Any) -> pa.Table:
 
     Args:
         batch: Columns ``shard``, ``start``, ``stop``.
-        source: A reference to ``Rows`` in Ray's object store.
+        source: A reference to a ``RowSource`` in Ray's object store.
 
     Returns:
         A ``Task``, or ``Failed``, per shard.
     """
     import ray
 
-    rows: Rows = ray.get(source)
+    rows: RowSource = ray.get(source)
     return pa.concat_tables(
         packed(place["shard"], read_task(rows, place["shard"], range(place["start"], place["stop"])))
         for place in batch.to_pylist()
     )
 
 
-def read_task(rows: Rows, shard: int, span: range) -> Task | Failed:
+def read_task(rows: RowSource, shard: int, span: range) -> Task | Failed:
     """A shard's rows, as they travel to the actor that scores them."""
     try:
-        table = rows.read(span)
+        return Task.of(shard, span.start, rows.read(span))
     except Exception as error:  # noqa: BLE001 - it is raised again in the driver
         return Failed(portable(error))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return Task(shard, span.start, sink.getvalue().to_pybytes())
-
-
-def sees(files: RowFiles) -> bool:
-    """Whether this node sees the files that the driver sees."""
-    return files.are_here()
 
 
 class ShardActor:
     """Scores shards; its models stay loaded.
 
     Args:
-        setup: A ``Setup``, pickled with ``dill``.
+        setup: An ``ActorSetup``, pickled with ``dill``.
         board: Handle of the ``Board``.
     """
 
@@ -143,7 +134,7 @@ class ShardActor:
             before: int = ray.get(self._board.begin.remote(task.shard, actor))
             if before >= self._setup.tries:
                 return Lost(before)
-            scored = score_task(self._setup, task, self._listener(task.shard))
+            scored = score_task(self._setup, task, throttled(partial(self._board.move.remote, task.shard)))
             # Asked at the end: when the first shard begins, few actors have.
             scored.meter.workers = ray.get(self._board.workers.remote())
             return scored
@@ -151,22 +142,12 @@ class ShardActor:
             return Failed(portable(error))
 
     @cached_property
-    def _setup(self) -> Setup:
+    def _setup(self) -> ActorSetup:
+        # Not in __init__: only what goes wrong over a shard reaches the driver as the error it is.
         return ready(self._pickled)
 
-    def _listener(self, shard: int) -> Listener:
-        told = time.monotonic()
 
-        def listener(rows: int, tokens: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > TOLD_EVERY:
-                told = time.monotonic()
-                self._board.move.remote(shard, rows, tokens)
-
-        return listener
-
-
-def ready(pickled: bytes) -> Setup:
+def ready(pickled: bytes) -> ActorSetup:
     """Make this process one that computes what the driver would.
 
     Raises:
@@ -174,7 +155,7 @@ def ready(pickled: bytes) -> Setup:
     """
     import dill
 
-    setup: Setup = dill.loads(pickled)  # noqa: S301 - from the driver
+    setup: ActorSetup = dill.loads(pickled)  # noqa: S301 - from the driver
     os.environ["RAYON_NUM_THREADS"] = str(setup.threads)
     from im_datasets.models import embedder as embedding
 
@@ -183,28 +164,25 @@ def ready(pickled: bytes) -> Setup:
 
         torch.set_num_threads(setup.threads)
     embedding.CACHE_BYTES //= max(1, min(setup.workers, (os.cpu_count() or 1) // setup.threads))
-    here = surroundings(setup.scorer)
-    for what, there in setup.surroundings.items():
-        if here[what] != there:
+    own = surroundings(setup.scorer)
+    for what, expected in setup.surroundings.items():
+        if own[what] != expected:
             raise EngineError(
-                f"a worker has other {what} ({here[what]}) than the process that runs the engine ({there}); give all "
+                f"a worker has other {what} ({own[what]}) than the process that runs the engine ({expected}); give all "
                 "nodes the same packages, and run this on one with the workers' kind of device"
             )
     return setup
 
 
-def score_task(setup: Setup, task: Task, listener: Listener | None = None) -> Any:
-    """The ``ScoredShard`` of a task."""
+def score_task(setup: ActorSetup, task: Task, listener: Listener | None = None) -> ScoredShard:
+    """Score the rows of a task."""
     import ray
 
-    from im_datasets.models.value_store import current_store, using_store
+    from im_datasets.models.value_store import using_store
 
-    store = setup.store
-    if store is not None and ray.get_runtime_context().get_node_id() != setup.node:
-        own = current_store()
-        store = own.path.parent if own else None
-    with using_store(store):
-        scored = setup.scorer(pa.ipc.open_stream(task.rows).read_all(), task.start, listener)
+    is_shared = setup.store is None or ray.get_runtime_context().get_node_id() == setup.node
+    with using_store(setup.store if is_shared else store_folder()):
+        scored = setup.scorer(task.table(), task.start, listener)
     scored.meter.engine, scored.meter.version = ENGINE, ray.__version__
     return scored
 

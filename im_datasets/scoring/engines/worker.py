@@ -9,17 +9,20 @@ import os
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from im_datasets.scoring.scorer import ShardScorer
-    from im_datasets.scoring.shards import Shards
+    import pyarrow as pa
 
-TOLD_EVERY = 0.2
+    from im_datasets.scoring.scorer import ShardScorer
+    from im_datasets.scoring.shards import ShardMeter, Shards
+
+REPORTED_EVERY = 0.2
 """Seconds between two messages about a shard that is being computed."""
 
 
@@ -38,6 +41,22 @@ class Task(NamedTuple):
     rows: bytes
     keep: bool = True
 
+    @classmethod
+    def of(cls, shard: int, start: int, table: "pa.Table", *, keep: bool = True) -> Self:
+        """The task of scoring the rows of a table."""
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return cls(shard, start, sink.getvalue().to_pybytes(), keep)
+
+    def table(self) -> "pa.Table":
+        """The rows."""
+        import pyarrow as pa
+
+        return pa.ipc.open_stream(self.rows).read_all()
+
 
 class Moved(NamedTuple):
     """So many rows of a shard are done, and so many tokens went through models."""
@@ -51,7 +70,7 @@ class Finished(NamedTuple):
     """A shard was computed and, where it was to be kept, written."""
 
     shard: int
-    meter: Any
+    meter: "ShardMeter"
 
 
 class Failed(NamedTuple):
@@ -61,8 +80,8 @@ class Failed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a worker is told first.
+class WorkerSetup:
+    """The first message to a worker.
 
     Attributes:
         scorer: Scores the rows of a shard.
@@ -106,7 +125,7 @@ def _listen(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
 def _serve(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
     import dill
 
-    setup: Setup = dill.loads(messages.get())  # noqa: S301 - from the process that started this one
+    setup: WorkerSetup = dill.loads(messages.get())  # noqa: S301 - from the process that started this one
     from im_datasets.models import embedder as embedding
     from im_datasets.models.devices import on_rank
     from im_datasets.models.value_store import using_store
@@ -118,22 +137,26 @@ def _serve(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
             connection.send(_compute(setup, task, connection))
 
 
-def _compute(setup: Setup, task: Task, connection: Connection) -> Finished:
-    import pyarrow as pa
-
-    told = time.monotonic()
-
-    def listener(rows: int, tokens: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > TOLD_EVERY:
-            told = time.monotonic()
-            connection.send(Moved(task.shard, rows, tokens))
-
-    scored = setup.scorer(pa.ipc.open_stream(task.rows).read_all(), task.start, listener)
+def _compute(setup: WorkerSetup, task: Task, connection: Connection) -> Finished:
+    listener = throttled(lambda rows, tokens: connection.send(Moved(task.shard, rows, tokens)))
+    scored = setup.scorer(task.table(), task.start, listener)
     scored.meter.workers = setup.workers
     if task.keep:
         setup.shards.write(task.shard, scored)
     return Finished(task.shard, scored.meter)
+
+
+def throttled(send: Callable[[int, int], object]) -> Callable[[int, int], None]:
+    """A scorer's listener that passes on what it hears, but seldom enough to cost nothing."""
+    last = time.monotonic()
+
+    def listener(rows: int, tokens: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > REPORTED_EVERY:
+            last = time.monotonic()
+            send(rows, tokens)
+
+    return listener
 
 
 def portable(error: Exception) -> Exception:

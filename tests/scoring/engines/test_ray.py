@@ -34,11 +34,12 @@ from im_datasets.data.source import load_source
 from im_datasets.indicators import MTLD, KNNDistance, Length
 from im_datasets.report.result_folder import load_result
 from im_datasets.scoring.engines import ray as ray_engine
-from im_datasets.scoring.engines import ray_worker
+from im_datasets.scoring.engines import ray_cluster, ray_worker
 from im_datasets.scoring.engines.base import Job
 from im_datasets.scoring.engines.parquet_rows import RowFile, RowFiles
-from im_datasets.scoring.engines.ray import NODE, RayEngine, _Run, fitting, on_loopback
-from im_datasets.scoring.engines.ray_worker import Setup, ready, surroundings
+from im_datasets.scoring.engines.ray import NODE, RayEngine, _Run
+from im_datasets.scoring.engines.ray_cluster import fitting, on_loopback
+from im_datasets.scoring.engines.ray_worker import ActorSetup, ready, surroundings
 from im_datasets.scoring.scorer import ShardScorer
 from im_datasets.scoring.shards import Shards
 
@@ -351,7 +352,7 @@ def test_actor_that_no_node_can_hold_is_refused_or_waited_for(tmp_path):
         a_run(tmp_path, own=True, nodes=nodes, cpus=4)._workers()
     run = a_run(tmp_path, nodes=nodes, cpus=4, workers=3)
     assert run._workers() == 3
-    assert run.watcher.events == [("waiting", {"cpus": 4, "gpus": 0})]
+    assert run.progress.events == [("waiting", {"cpus": 4, "gpus": 0})]
     assert a_run(tmp_path, own=True, nodes=nodes, cpus=2)._workers() == 2
 
 
@@ -363,9 +364,9 @@ def test_worker_that_would_compute_otherwise_is_refused(monkeypatch):
     scorer = ShardScorer((Letters(),), Columns(instruction="instruction", response="output"))
     here = surroundings(scorer)
     other = {**here, "versions": {**here["versions"], "torch": "1.0"}}
-    assert ready(dill.dumps(Setup(scorer, 3, 1, 1, here, "node", None))).surroundings == here
+    assert ready(dill.dumps(ActorSetup(scorer, 3, 1, 1, here, "node", None))).surroundings == here
     with pytest.raises(EngineError, match=r"a worker has other versions \(.*'torch': '1.0'.*give all nodes the same"):
-        ready(dill.dumps(Setup(scorer, 3, 1, 1, other, "node", None)))
+        ready(dill.dumps(ActorSetup(scorer, 3, 1, 1, other, "node", None)))
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"cpus": 0}])
@@ -388,7 +389,7 @@ def test_client_address_in_the_environment_is_refused(unconnected, monkeypatch):
 
 def test_address_of_another_cluster_is_refused(cluster):
     here = cluster.get_runtime_context().gcs_address
-    ray_engine._check_connected(f"localhost:{here.rpartition(':')[2]}")
+    ray_cluster._check_connected(f"localhost:{here.rpartition(':')[2]}")
     for address in ("127.0.0.1:1", "local"):
         with pytest.raises(EngineError, match=rf"is connected to the Ray cluster at {here}, not {address}; pass that"):
             run(Letters(), rows(20), engine=RayEngine(address=address))
