@@ -23,7 +23,7 @@ from im_datasets.models.embedder import Embedder
 from im_datasets.report import result_folder
 from im_datasets.report.result_folder import load_result
 from im_datasets.report.statistics import read_in_part
-from im_datasets.scoring import score as scoring
+from im_datasets.scoring import assembly
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection import contamination
 
@@ -214,7 +214,7 @@ def test_mine_takes_a_dataset_and_a_rule(tmp_path):
 
 
 def test_mine_of_scores_beyond_memory_gives_rows_that_outlast_the_unfinished_work(data, mined, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(assembly, "IN_MEMORY_BYTES", 0)
     large = mine(data, tmp_path / "out", top_k=4, progress=False)
     assert (large.repeated, large.selection.record) == (False, large.record)
     for side in ("kept", "dropped"):

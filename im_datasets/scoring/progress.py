@@ -30,7 +30,7 @@ from im_datasets.scoring.shards import ShardMeter, Shards
 
 
 class Progress:
-    """Follows a run; see ``engines.base.Watcher``.
+    """Follows a run, in the process that runs its engine.
 
     Args:
         shards: Of the run.
@@ -56,27 +56,29 @@ class Progress:
         return time.perf_counter() - self._begin
 
     @property
-    def rows_per_second(self) -> float:
-        """Rows scored in this attempt per second so far."""
-        return self._rows / max(self.elapsed, 1e-9)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens that went through models in this attempt per second so far."""
-        return self._tokens / max(self.elapsed, 1e-9)
+    def rates(self) -> dict[str, float]:
+        """Rows scored, and tokens that went through models, per second in this attempt so far."""
+        rows, tokens = (count / max(self.elapsed, 1e-9) for count in (self._rows, self._tokens))
+        return {"rows_per_second": round(rows, 2), "tokens_per_second": round(tokens, 1)}
 
     def moved(self, shard: int, rows: int, tokens: int) -> None:
-        """Move the bar, by whole rows and never backwards."""
+        """Move the bar, by whole rows and never backwards.
+
+        Args:
+            shard: One that is being computed.
+            rows: How many of its rows are done.
+            tokens: How many of its tokens went through models.
+        """
         self._moving[shard] = rows, tokens
         self._draw()
 
     def finished(self, shard: int, meter: ShardMeter) -> None:
-        """Count a shard, and tell the log."""
+        """Count a shard that is in its place, and log it."""
         self._moving.pop(shard, None)
         self._rows += len(self._shards.span(shard))
         self._tokens += meter.tokens
-        for part, figures in meter.parts.items():
-            self._seconds[part] = self._seconds.get(part, 0.0) + figures.seconds
+        for name, part in meter.parts.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + part.seconds
         self._draw()
         left = self._shards.rows - self._resumed - self._rows
         self.noted(
@@ -84,18 +86,18 @@ class Progress:
             shard=shard,
             rows_done=self._resumed + self._rows,
             rows=self._shards.rows,
-            rows_per_second=round(self.rows_per_second, 2),
-            tokens_per_second=round(self.tokens_per_second, 1),
-            seconds_left=round(left / max(self.rows_per_second, 1e-9), 1),
+            **self.rates,
+            seconds_left=round(left * self.elapsed / max(self._rows, 1), 1),
             share=shares(self._seconds),
         )
 
     def noted(self, event: str, **facts: Any) -> None:
-        """Write an event to the log."""
+        """Write an event to the log, such as the death of a worker."""
         if self._log is not None:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            told = {"event": event, "time": now, "seconds": round(self.elapsed, 3), **facts}
-            self._log.write(json.dumps(told) + "\n")
+            line = {"event": event, "time": now, "seconds": round(self.elapsed, 3), **facts}
+            self._log.write(json.dumps(line) + "\n")
+            # Whoever follows the log sees each event when it happens.
             self._log.flush()
 
     def close(self) -> None:

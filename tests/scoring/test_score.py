@@ -15,6 +15,7 @@ from im_datasets.indicators import MTLD, KNNDistance, Length, Quality, Similarit
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LinearRule, Term
+from im_datasets.scoring import assembly
 from im_datasets.scoring import score as scoring
 from im_datasets.scoring import scorer
 from im_datasets.scoring.score import score
@@ -120,7 +121,7 @@ def test_score_records_how_neighbours_were_searched(scored, rows):
 
 
 def test_score_in_a_folder_is_mapped_and_the_same_and_computes_nothing_again(rows, scored, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(assembly, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(scoring, "SHARD_ROWS", 4)
     for resumed in (0, 3):
         again = score(rows, progress=False, folder=tmp_path / "run")
