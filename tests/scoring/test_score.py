@@ -15,9 +15,8 @@ from im_datasets.indicators import MTLD, KNNDistance, Length, Quality, Similarit
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining
 from im_datasets.rules.linear import LinearRule, Term
-from im_datasets.scoring import assembly
+from im_datasets.scoring import assembly, scorer
 from im_datasets.scoring import score as scoring
-from im_datasets.scoring import scorer
 from im_datasets.scoring.score import score
 
 
