@@ -19,6 +19,7 @@ SIZE = 320
 """Width and about the height of a small figure, in CSS pixels."""
 
 _LEGIBLE = 26
+"""Characters of a column's name that fit beside its bar."""
 
 
 def prediction(fit: "Fit") -> "Figure":
@@ -41,32 +42,39 @@ def effects(fit: "Fit", *, width: int) -> "Figure":
         width: In CSS pixels.
     """
     spread = fit.means.std(axis=0)
-    count, named = len(fit.columns), width > 600
+    count = len(fit.columns)
     figure = blank(width, 56 + 44 * count)
-    axes = axes_within(figure, left=210 if named else 12, right=16, top=10, bottom=46)
+    if width > 600:
+        # Names stand in a margin of their own, at the height of their bars.
+        left, ticks, label = 210, 7, "change of log loss for one standard deviation of the subset means"
+        name_x, name_above, name_side = -0.02, 0.0, "right"
+    else:
+        left, ticks, label = 12, 4, "log loss for one standard deviation"
+        name_x, name_above, name_side = 0.0, 0.32, "left"
+    axes = axes_within(figure, left=left, right=16, top=10, bottom=46)
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     for i, column in enumerate(fit.columns):
-        value, low, high = (float(spread[i] * ends[i + 1]) for ends in _ends(fit))
+        ends = (fit.coefficients, fit.bootstrap.low, fit.bootstrap.high)
+        value, low, high = (float(spread[i] * coefficients[i + 1]) for coefficients in ends)
         colour = COLOURS["kept"] if high < 0 else COLOURS["cut"] if low > 0 else COLOURS["muted"]
         axes.plot([low, high], [i, i], color=colour, linewidth=3, solid_capstyle="round")
         axes.plot([value], [i], "o", color=colour, markersize=8)
         axes.text(
-            -0.02 if named else 0.0,
-            i if named else i - 0.32,
+            name_x,
+            i - name_above,
             one_line(column, _LEGIBLE),
-            ha="right" if named else "left",
+            ha=name_side,
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=12,
             color=COLOURS["ink"],
+            # A dollar sign in a column's name is no mathematics.
             parse_math=False,
         )
     axes.set_ylim(count - 0.5, -0.6)
     axes.set_yticks([])
-    number_axis(axes.xaxis, 7 if named else 4)
-    axes.set_xlabel("change of log loss for one standard deviation of the subset means", labelpad=8)
-    if not named:
-        axes.set_xlabel("log loss for one standard deviation", labelpad=8)
+    number_axis(axes.xaxis, ticks)
+    axes.set_xlabel(label, labelpad=8)
     return figure
 
 
@@ -138,10 +146,6 @@ def penalties(fit: Ridge) -> "Figure":
     axes.plot(np.log10(list(fit.path)), list(fit.path.values()), color=COLOURS["kept"], linewidth=1.8)
     axes.axvline(float(np.log10(fit.penalty)), color=COLOURS["cut"], linewidth=1.4)
     return figure
-
-
-def _ends(fit: "Fit") -> tuple[FloatArray, FloatArray, FloatArray]:
-    return fit.coefficients, fit.bootstrap.low, fit.bootstrap.high
 
 
 def _small(x: str, y: str, height: int = 290) -> "tuple[Figure, Axes]":

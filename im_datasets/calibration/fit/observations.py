@@ -88,28 +88,31 @@ def observe(
             is not above 0; a column is constant, or a combination of others; base models, indicator settings or
             the texts of the evaluation set differ.
     """
-    known = sorted(runs, key=lambda run: run.run)
-    if not known:
+    table = sorted(runs, key=lambda run: run.run)
+    if not table:
         raise CalibrationError("no calibration runs in the table; a run needs kind 'calibration'")
-    name = _evaluation(known, evaluation)
-    digest = _digest(known, name)
-    base_model = _the_same("base_model", [portable(run.base_model) for run in known])
-    indicators = _the_same("indicators", [portable(run.indicators) for run in known], _without_places)
-    candidates = _candidates(known, columns, exclude)
-    subset = _subset(known)
-    if (different := len(set(subset.tolist()))) < 1 + SPARE:
-        on = f" on {different} different subsets" if different < len(known) else ""
-        raise CalibrationError(f"{len(known)} runs{on} are too few: a rule of one term needs {1 + SPARE}, better 20")
-    means = np.array([[run.means.get(column, math.nan) for column in candidates] for run in known], dtype=np.float64)
-    _refuse_missing(known, candidates, means)
+    name = _evaluation(table, evaluation)
+    digest = _digest(table, name)
+    base_model = _the_same("base_model", [portable(run.base_model) for run in table])
+    indicators = _the_same("indicators", [portable(run.indicators) for run in table], _without_places)
+    candidates = _candidates(table, columns, exclude)
+    # Nine digits of its means tell a subset: no summing order changes these.
+    keys = [(run.rows, *sorted(f"{name} {mean:.9g}" for name, mean in run.means.items())) for run in table]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    subset = np.array([numbers[key] for key in keys], dtype=np.int64)
+    if (different := len(numbers)) < 1 + SPARE:
+        on = f" on {different} different subsets" if different < len(table) else ""
+        raise CalibrationError(f"{len(table)} runs{on} are too few: a rule of one term needs {1 + SPARE}, better 20")
+    means = np.array([[run.means.get(column, math.nan) for column in candidates] for run in table], dtype=np.float64)
+    _refuse_missing(table, candidates, means)
     _refuse_constant(candidates, means)
     _refuse_collinear(candidates, means)
-    shared, varied = _training(known)
+    shared, varied = _training(table)
     return Observations(
-        runs=tuple(run.run for run in known),
+        runs=tuple(run.run for run in table),
         columns=candidates,
         means=means,
-        losses=_losses(known, name),
+        losses=_losses(table, name),
         subset=subset,
         evaluation=name,
         evaluation_digest=digest,
@@ -117,18 +120,18 @@ def observe(
         training=shared,
         varied=varied,
         indicators=indicators,
-        rows=tuple(run.rows for run in known if run.rows is not None),
+        rows=tuple(run.rows for run in table if run.rows is not None),
     )
 
 
-def _evaluation(runs: Sequence[Run], wanted: str | None) -> str:
+def _evaluation(runs: Sequence[Run], name: str | None) -> str:
     names = sorted({name for run in runs for name in run.losses})
-    if wanted is None and len(names) == 1:
+    if name is None and len(names) == 1:
         return names[0]
-    if wanted not in names:
-        came = "several" if wanted is None else f"no loss {wanted!r}; there are"
-        raise CalibrationError(f"{came} evaluation sets: {', '.join(names)}; name one of them (--target)")
-    return wanted
+    if name not in names:
+        problem = "several" if name is None else f"no loss {name!r}; there are"
+        raise CalibrationError(f"{problem} evaluation sets: {', '.join(names)}; name one of them (--target)")
+    return name
 
 
 def _digest(runs: Sequence[Run], name: str) -> str | None:
@@ -145,22 +148,15 @@ def _digest(runs: Sequence[Run], name: str) -> str | None:
     return None if first is None else stated[first]
 
 
-def _subset(runs: Sequence[Run]) -> NDArray[np.int64]:
-    """Number of each run's subset, told by nine digits of its means: no summing order changes these."""
-    keys = [(run.rows, *sorted(f"{name} {mean:.9g}" for name, mean in run.means.items())) for run in runs]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return np.array([numbers[key] for key in keys], dtype=np.int64)
-
-
 def _candidates(runs: Sequence[Run], columns: Sequence[str] | None, exclude: Sequence[str]) -> tuple[str, ...]:
-    there = list(dict.fromkeys(column for run in runs for column in run.means))
-    wanted = there if columns is None else list(dict.fromkeys(columns))
-    if unknown := [column for column in (*wanted, *exclude) if column not in there]:
-        raise CalibrationError(f"no run has {', '.join(unknown)}; there are: {', '.join(there) or 'no columns'}")
-    kept = tuple(column for column in wanted if column not in exclude)
-    if not kept:
+    measured = list(dict.fromkeys(column for run in runs for column in run.means))
+    included = measured if columns is None else list(dict.fromkeys(columns))
+    if unknown := [column for column in (*included, *exclude) if column not in measured]:
+        raise CalibrationError(f"no run has {', '.join(unknown)}; there are: {', '.join(measured) or 'no columns'}")
+    candidates = tuple(column for column in included if column not in exclude)
+    if not candidates:
         raise CalibrationError("no candidate column is left; a rule needs at least one")
-    return kept
+    return candidates
 
 
 def _losses(runs: Sequence[Run], name: str) -> FloatArray:
@@ -178,20 +174,21 @@ def _losses(runs: Sequence[Run], name: str) -> FloatArray:
 
 
 def _refuse_missing(runs: Sequence[Run], columns: Sequence[str], means: FloatArray) -> None:
-    gaps = np.isnan(means)
-    if not gaps.any():
-        return
-    told = "; ".join(f"{c} in {_ids(runs, gaps[:, i])}" for i, c in enumerate(columns) if gaps[:, i].any())
-    holes = " ".join(f"--exclude {column}" for i, column in enumerate(columns) if gaps[:, i].any())
-    raise CalibrationError(f"no mean of {told}; measure it there, remove these runs, or leave the column out: {holes}")
+    missing = {column: _ids(runs, gaps) for column, gaps in zip(columns, np.isnan(means).T, strict=True) if gaps.any()}
+    if missing:
+        places = "; ".join(f"{column} in {ids}" for column, ids in missing.items())
+        raise CalibrationError(
+            f"no mean of {places}; measure it there, remove these runs, or leave the column out: {_exclude(missing)}"
+        )
 
 
 def _refuse_constant(columns: Sequence[str], means: FloatArray) -> None:
     spread = np.ptp(means, axis=0)
     constant = [c for c, s, m in zip(columns, spread, np.abs(means).max(axis=0), strict=True) if s <= 1e-12 * m]
     if constant:
-        fix = " ".join(f"--exclude {column}" for column in constant)
-        raise CalibrationError(f"{', '.join(constant)} has the same mean in every run and explains nothing: {fix}")
+        raise CalibrationError(
+            f"{', '.join(constant)} has the same mean in every run and explains nothing: {_exclude(constant)}"
+        )
 
 
 def _refuse_collinear(columns: Sequence[str], means: FloatArray) -> None:
@@ -204,10 +201,16 @@ def _refuse_collinear(columns: Sequence[str], means: FloatArray) -> None:
             if abs(correlation[i, j]) > 1 - 1e-10:
                 _collinear([columns[j], columns[i]])
     if p > n - 2:
+        # So many columns are always collinear over so few runs; a fit takes a few of them.
         return
+    # Pairs are named above; this finds what only three or more columns make up: the direction that hardly varies.
     _, sizes, directions = np.linalg.svd(z, full_matrices=False)
     if sizes[-1] <= 1e-6 * sizes[0]:
         _collinear([c for c, w in zip(columns, np.abs(directions[-1]), strict=True) if w > 1e-3])
+
+
+def _exclude(columns: Iterable[str]) -> str:
+    return " ".join(f"--exclude {column}" for column in columns)
 
 
 def _collinear(names: Sequence[str]) -> None:
@@ -241,11 +244,11 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training(runs: Sequence[Run]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    device = ({name: value for name, value in run.base_model.items() if name == "device"} for run in runs)
-    settings = [{**run.training, **where} for run, where in zip(runs, device, strict=True)]
+    """The settings that all runs share, and the names of those in which they differ."""
+    settings = [{**run.training, **{k: v for k, v in run.base_model.items() if k == "device"}} for run in runs]
     names = dict.fromkeys(name for each in settings for name in each if name != "seed")
     values = {name: [each.get(name) for each in settings] for name in names}
-    shared = {name: v[0] for name, v in values.items() if all(value == v[0] for value in v)}
+    shared = {name: each[0] for name, each in values.items() if all(value == each[0] for value in each)}
     return shared, tuple(name for name in names if name not in shared)
 
 

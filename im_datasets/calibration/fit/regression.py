@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from im_datasets.calibration.fit.choice import standardise
 from im_datasets.calibration.fit.observations import FloatArray, Observations
@@ -124,6 +125,7 @@ def least_squares(x: FloatArray, y: FloatArray) -> LeastSquares:
     from statsmodels.stats.diagnostic import het_breuschpagan
     from statsmodels.stats.stattools import jarque_bera
 
+    # Columns of very different units would cost digits; what is fitted on standardised ones is taken back below.
     scale = x.std(axis=0)
     design = api.add_constant((x - x.mean(axis=0)) / scale, has_constant="add")
     plain = api.OLS(y, design).fit()
@@ -131,9 +133,10 @@ def least_squares(x: FloatArray, y: FloatArray) -> LeastSquares:
     back = _unscaled(x.mean(axis=0), scale)
     errors = np.sqrt(np.diag(back @ robust.cov_params() @ back.T))
     coefficients = back @ plain.params
-    reach = _t_quantile(plain.df_resid) * errors
+    reach = stats.t.ppf(0.5 + LEVEL / 2, plain.df_resid) * errors
     influence = plain.get_influence()
     n, k = x.shape
+    # What each run's prediction without it would be follows from its leverage; nothing is fitted again.
     left_out = y - plain.resid / (1 - influence.hat_matrix_diag)
     fit, parameters = -2 * plain.llf, k + 2
     return LeastSquares(
@@ -141,7 +144,7 @@ def least_squares(x: FloatArray, y: FloatArray) -> LeastSquares:
         standard_errors=errors,
         low=coefficients - reach,
         high=coefficients + reach,
-        p=_p_values(coefficients / errors, plain.df_resid),
+        p=np.asarray(2 * stats.t.sf(np.abs(coefficients / errors), plain.df_resid)),
         vif=inflation(x),
         r_squared=float(plain.rsquared),
         adjusted_r_squared=float(plain.rsquared_adj),
@@ -202,6 +205,7 @@ def inflation(x: FloatArray) -> FloatArray:
     if k > n - 2:
         return np.full(k, math.nan)
     z = standardise(x)
+    # With rcond=1e-13 nearly collinear columns keep their large factors; rounding may leave 1 a little too small.
     return np.asarray(np.maximum(np.diag(np.linalg.pinv(z.T @ z / n, hermitian=True, rcond=1e-13)), 1.0))
 
 
@@ -219,6 +223,7 @@ def ridge(x: FloatArray, y: FloatArray) -> Ridge:
     shrink = sizes[None, :] ** 2 / (sizes[None, :] ** 2 + n * PENALTIES[:, None])
     projected = left.T @ (y - y.mean())
     fitted = y.mean() + (shrink * projected) @ left.T
+    # The free intercept has a leverage of 1 / n of its own.
     leverage = 1 / n + shrink @ (left**2).T
     left_out = y - (y - fitted) / (1 - leverage)
     scores = [out_of_sample_r_squared(y, guesses, _means_of_others(y)) for guesses in left_out]
@@ -279,15 +284,3 @@ def _unscaled(mean: FloatArray, scale: FloatArray) -> FloatArray:
     back = np.diag(np.concatenate([[1.0], 1 / scale]))
     back[0, 1:] = -mean / scale
     return back
-
-
-def _t_quantile(freedom: float) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-
-
-def _p_values(t: FloatArray, freedom: float) -> FloatArray:
-    from scipy import stats
-
-    return np.asarray(2 * stats.t.sf(np.abs(t), freedom))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from im_datasets.calibration.fit.observations import SPARE, FloatArray
 from im_datasets.calibration.fit.procedure import Procedure
@@ -101,6 +102,7 @@ def cross_validate(
         for fold in np.array_split(generator.permutation(len(members)), folds):
             held = np.concatenate([members[number] for number in fold])
             seen = np.setdiff1d(np.arange(n), held)
+            # Fewer subsets carry fewer terms; what is asked of all of them may be too much for these.
             room = max(1, len(members) - len(fold) - SPARE)
             estimate = procedure.estimate(x[seen], y[seen], most=min(most, room))
             guesses[repeat, held] = predicted(estimate.coefficients, x[held])
@@ -152,20 +154,18 @@ def bootstrap(
     Raises:
         CalibrationError: Fewer than 100 resamples, or fewer than 20 choices; too few subsets for so many terms.
     """
-    from scipy import stats
-
     if resamples < 100 or choices < 20:
         raise CalibrationError(f"an interval needs at least 100 resamples and 20 choices; got {resamples}, {choices}")
     generator = np.random.default_rng([seed, 2])
-    members, kept = _members(subset, len(y)), x[:, list(chosen)]
+    members, columns = _members(subset, len(y)), x[:, list(chosen)]
     m = len(members)
     drawn = generator.multinomial(m, np.full(m, 1 / m), size=resamples)
-    fits = _refits(kept, y, drawn if subset is None else drawn[:, subset], penalty)
+    fits = _refits(columns, y, drawn if subset is None else drawn[:, subset], penalty)
     if 2 * len(fits) < resamples:
         raise _too_few(m, len(chosen), f"{resamples - len(fits)} of {resamples} resamples could not be fitted")
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, m - len(chosen) - 1)) * fits.std(axis=0, ddof=1)
     counts, order = np.zeros(x.shape[1]), np.empty(choices)
-    reference = predicted(coefficients, kept)
+    reference = predicted(coefficients, columns)
     for i in range(choices):
         rows = _draw(generator, members, most)
         estimate = procedure.estimate(x[rows], y[rows], most=most)
@@ -183,20 +183,12 @@ def bootstrap(
 
 def spearman(left: FloatArray, right: FloatArray) -> float:
     """Spearman's rank correlation; 0 where one side is constant and so orders nothing."""
-    from scipy import stats
-
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
-        return 0.0
-    return float(stats.spearmanr(left, right).statistic)
+    return float(stats.spearmanr(left, right).statistic) if np.ptp(left) and np.ptp(right) else 0.0
 
 
 def kendall(left: FloatArray, right: FloatArray) -> float:
     """Kendall's tau-b; 0 where one side is constant and so orders nothing."""
-    from scipy import stats
-
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
-        return 0.0
-    return float(stats.kendalltau(left, right).statistic)
+    return float(stats.kendalltau(left, right).statistic) if np.ptp(left) and np.ptp(right) else 0.0
 
 
 def _refits(x: FloatArray, y: FloatArray, weights: NDArray[np.int64], penalty: float) -> FloatArray:
@@ -206,6 +198,7 @@ def _refits(x: FloatArray, y: FloatArray, weights: NDArray[np.int64], penalty: f
     design = np.column_stack([np.ones(n), (x - mean) / scale])
     gram = np.einsum("bn,ni,nj->bij", weights, design, design, optimize=True)
     gram += n * penalty * np.diag([0.0, *np.ones(k)])
+    # Beyond this, a solution has hardly a digit left that is not rounding: such a resample has too few different runs.
     sound = np.linalg.cond(gram) < 1e12
     right = (weights[sound] * y) @ design
     fits = np.linalg.solve(gram[sound], right[..., None])[..., 0]
