@@ -14,7 +14,7 @@ import numpy as np
 
 from im_datasets.calibration.differences import Difference, paired_difference
 from im_datasets.calibration.experiments.experiment import RANDOM, SELECTED, Experiment, Job
-from im_datasets.calibration.experiments.pool import Pool, Rows, random_rows
+from im_datasets.calibration.experiments.pool import Pool, PoolRows, random_rows
 from im_datasets.calibration.loss_plots import difference_figure
 from im_datasets.calibration.saving import save_result
 from im_datasets.common.errors import CalibrationError
@@ -38,7 +38,7 @@ class Baseline:
     highest: bool
     below: float | None = None
 
-    def ranked(self, pool: Pool) -> Rows:
+    def ranked(self, pool: Pool) -> PoolRows:
         """The candidates that it would take, best first, ties in row order."""
         values = pool.scores[self.column]
         order = np.argsort(-values if self.highest else values, kind="stable")
@@ -189,7 +189,7 @@ def _check(pool: Pool, sizes: Sequence[int], seeds: Sequence[int]) -> None:
         raise CalibrationError("no size to compare at; give at least one number of rows")
 
 
-def _rows(pool: Pool, arm: str, ranked: Mapping[str, Rows], size: int, seed: int) -> Rows:
+def _rows(pool: Pool, arm: str, ranked: Mapping[str, PoolRows], size: int, seed: int) -> PoolRows:
     if arm == FULL:
         return np.arange(len(pool))
     if arm == RANDOM:
@@ -199,7 +199,7 @@ def _rows(pool: Pool, arm: str, ranked: Mapping[str, Rows], size: int, seed: int
     return ranked[arm][:size]
 
 
-def _notes(pool: Pool, ranked: Mapping[str, Rows], sizes: Sequence[int], seeds: Sequence[int]) -> tuple[str, ...]:
+def _notes(pool: Pool, ranked: Mapping[str, PoolRows], sizes: Sequence[int], seeds: Sequence[int]) -> tuple[str, ...]:
     notes = [
         f"Each arm was trained with {len(seeds)} seed{'s' * (len(seeds) > 1)}; intervals are 95 %, one by one: of "
         "many comparisons some err by chance.",

@@ -69,8 +69,7 @@ class Run:
 
     def to_json(self) -> str:
         """The run as one line of JSON, without its line feed; NaN is ``null``."""
-        plain = asdict(self) | {"means": _nulls(self.means), "losses": _nulls(self.losses)}
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        return json.dumps(asdict(self) | _numbers_of(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -79,12 +78,12 @@ class Run:
         Raises:
             CalibrationError: A field is missing, unknown or of the wrong kind.
         """
-        known = [f.name for f in fields(cls)]
+        accepted = [f.name for f in fields(cls)]
         if missing := [name for name in ("run", "means", "losses") if name not in data]:
             raise CalibrationError(f"has no {_listed(missing)}; a run needs 'run', 'means' and 'losses'")
-        if unknown := [name for name in data if name not in known]:
+        if unknown := [name for name in data if name not in accepted]:
             raise CalibrationError(f"has unknown fields {_listed(unknown)}; put them under 'details'")
-        return cls(**{**data, "means": _numbers(data["means"]), "losses": _numbers(data["losses"])})
+        return cls(**{**data, "means": _with_nan(data["means"]), "losses": _with_nan(data["losses"])})
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,7 @@ def append_run(path: str | Path, run: Run) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     line = run.to_json().encode() + b"\n"
+    # Flushed to the disk before the lock is lifted: a run takes minutes or hours, and must outlast a crash.
     with FileLock(target.with_name(f".{target.name}.lock")), target.open("a+b") as table:
         _mend(table)
         table.write(line)
@@ -148,24 +148,22 @@ def read_runs(path: str | Path) -> Runs:
             lines.append(torn)
         else:
             notes.append(f"line {len(lines) + 1} was not finished when its writer stopped, and is left out")
-    runs: dict[str, tuple[int, Run]] = {}
+    runs: dict[str, Run] = {}
+    line_of: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            notes += _add(runs, number, _parse(path, number, line), path)
-    return Runs(tuple(run for _, run in runs.values()), tuple(notes))
-
-
-def _add(runs: dict[str, tuple[int, Run]], number: int, run: Run, path: str | Path) -> list[str]:
-    if run.run not in runs:
-        runs[run.run] = (number, run)
-        return []
-    first, known = runs[run.run]
-    if _nulls(known.means) == _nulls(run.means) and _nulls(known.losses) == _nulls(run.losses):
-        return [f"line {number} repeats run {run.run!r} of line {first}, and is left out"]
-    raise CalibrationError(
-        f"{path}, line {number}, field 'run': {run.run!r} is already line {first}, with other numbers; "
-        "give each run an id of its own, or remove one of the two lines"
-    )
+        if not line.strip():
+            continue
+        run = _parse(path, number, line)
+        if run.run not in runs:
+            runs[run.run], line_of[run.run] = run, number
+        elif _numbers_of(run) == _numbers_of(runs[run.run]):
+            notes.append(f"line {number} repeats run {run.run!r} of line {line_of[run.run]}, and is left out")
+        else:
+            raise CalibrationError(
+                f"{path}, line {number}, field 'run': {run.run!r} is already line {line_of[run.run]}, with other "
+                "numbers; give each run an id of its own, or remove one of the two lines"
+            )
+    return Runs(tuple(runs.values()), tuple(notes))
 
 
 def _parse(path: str | Path, number: int, line: bytes) -> Run:
@@ -233,11 +231,15 @@ def _number_problems(name: str, values: Any) -> Iterable[str]:
             yield f"field '{name}.{key}': got {value!r}; a finite number, or null where it could not be measured"
 
 
-def _nulls(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def _numbers_of(run: Run) -> dict[str, dict[str, float | None]]:
+    """Means and losses as JSON has them: NaN is ``null``, which equals itself."""
+    return {
+        field: {name: None if math.isnan(value) else value for name, value in values.items()}
+        for field, values in (("means", run.means), ("losses", run.losses))
+    }
 
 
-def _numbers(values: Any) -> Any:
+def _with_nan(values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     return {name: math.nan if value is None else value for name, value in values.items()}

@@ -20,7 +20,7 @@ import numpy as np
 from datasets import Dataset
 
 from im_datasets.calibration.experiments.experiment import RANDOM, SELECTED, TABLE, Experiment, Job, complete
-from im_datasets.calibration.experiments.pool import Pool, Rows, random_rows
+from im_datasets.calibration.experiments.pool import Pool, PoolRows, random_rows
 from im_datasets.calibration.loss_plots import size_curve_figure
 from im_datasets.calibration.runs import Run
 from im_datasets.calibration.saving import save_result
@@ -311,7 +311,7 @@ def _own(objective: Objective, label: str, pool: Pool, table: Path) -> Measure:
     return measure
 
 
-def rows_of(pool: Pool, rows: Rows) -> Dataset:
+def rows_of(pool: Pool, rows: PoolRows) -> Dataset:
     """Candidates as a dataset: ``instruction``, ``response`` and the indicator columns."""
     pairs = pool.pairs(rows)
     scores = {name: values[rows] for name, values in pool.scores.items()}

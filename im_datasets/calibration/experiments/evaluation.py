@@ -13,7 +13,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.calibration.experiments.pool import named
+from im_datasets.calibration.experiments.pool import named_sources
 from im_datasets.common.errors import CalibrationError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
@@ -78,7 +78,7 @@ def load_evaluation(data: str, *, limit: int | None = None, columns: Columns | N
         ColumnsError: Instruction and response cannot be told from the column names.
         CalibrationError: No row holds both an instruction and a reference response.
     """
-    ((name, place),) = named([data]).items()
+    ((name, place),) = named_sources([data]).items()
     dataset, mapping = prepare(load_source(place, limit=limit, seed=None if limit is None else 0).dataset, columns)
     pairs = mapping.pairs(dataset[:])
     rows, scorable = pairs.scorable()
@@ -95,7 +95,8 @@ def load_evaluations(data: Sequence[str], *, limit: int | None = None) -> list[E
     """
     if not data:
         raise CalibrationError("no evaluation set; pass --evaluation DATA (instructions with reference responses)")
-    named(data)
+    # Two of one name would be one column of the table.
+    named_sources(data)
     return [load_evaluation(each, limit=limit) for each in data]
 
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from im_datasets.calibration.experiments.evaluation import Evaluation, evaluate_losses
 from im_datasets.calibration.experiments.finetuning import VERSION, Training, base_checkpoint, finetune, save_model
-from im_datasets.calibration.experiments.pool import Pool, Rows
+from im_datasets.calibration.experiments.pool import Pool, PoolRows
 from im_datasets.calibration.runs import Run, append_run, read_runs
 from im_datasets.models.checkpoints import Checkpoint
 
@@ -47,7 +47,7 @@ class Job:
 
     kind: str
     label: str
-    rows: Rows
+    rows: PoolRows
     seed: int = 0
     subset: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,15 +104,15 @@ class Experiment:
             CalibrationError: The table cannot be read.
             ModelError: The base model cannot be had, is not causal, or lacks weights.
         """
-        table = {self.identify(job): job for job in jobs}
-        there = len(known_runs(self.folder / TABLE, table)) == len(table)
-        with tqdm(total=len(table), desc="Finetuning", unit=" runs", disable=there or not self.progress) as bar:
-            done = complete(table, self._make, self.folder / TABLE, lambda known: bar.update(known - bar.n))
-        return [done[self.identify(job)] for job in jobs]
+        by_id = {self.identify(job): job for job in jobs}
+        is_complete = len(finished_runs(self.folder / TABLE, by_id)) == len(by_id)
+        with tqdm(total=len(by_id), desc="Finetuning", unit=" runs", disable=is_complete or not self.progress) as bar:
+            runs = complete(by_id, self._make, self.folder / TABLE, lambda finished: bar.update(finished - bar.n))
+        return [runs[self.identify(job)] for job in jobs]
 
     def identify(self, job: Job) -> str:
         """A job's id: what it is in words, and a digest of all that its numbers depend on."""
-        asked = [
+        parts = [
             self.pool.digest(job.rows),
             job.seed,
             self.base.weights(),
@@ -120,7 +120,7 @@ class Experiment:
             self.training.to_dict(),
             [[evaluation.name, evaluation.digest] for evaluation in self.evaluations],
         ]
-        digest = sha256(dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+        digest = sha256(dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
         return f"{job.kind}-{job.label}-n{len(job.rows)}-s{job.seed}-{digest}"
 
     def _make(self, name: str, job: Job) -> Run:
@@ -131,7 +131,7 @@ class Experiment:
             model = self.base.load_anew()
         trained = time.perf_counter()
         template, limit = self.training.template, self.training.max_tokens
-        found = {e.name: evaluate_losses(model, e, template=template, max_tokens=limit) for e in self.evaluations}
+        measured = {e.name: evaluate_losses(model, e, template=template, max_tokens=limit) for e in self.evaluations}
         if self.keep_models:
             save_model(model, self.folder / "models" / name)
         return Run(
@@ -141,7 +141,7 @@ class Experiment:
             seed=job.seed,
             rows=len(job.rows),
             means=self.pool.means(job.rows) if len(job.rows) else {},
-            losses={name: losses.mean for name, losses in found.items()},
+            losses={name: losses.mean for name, losses in measured.items()},
             base_model=self.base.describe(),
             training=self.training.to_dict(),
             indicators=self.pool.indicators,
@@ -152,11 +152,12 @@ class Experiment:
                 "training_seconds": round(trained - start, 3),
                 "examples": {
                     name: {
+                        # A millionth of a nat keeps the table small; ``differences.TIE`` allows for it.
                         "nats": [round(nats, 6) if isfinite(nats) else None for nats in losses.sums.tolist()],
                         "tokens": losses.tokens.tolist(),
                         "truncated": losses.truncated,
                     }
-                    for name, losses in found.items()
+                    for name, losses in measured.items()
                 },
             },
         )
@@ -166,7 +167,7 @@ def complete(
     jobs: Mapping[str, Any],
     make: Callable[[str, Any], Run],
     table: Path,
-    on_known: Callable[[int], object] = int,
+    on_finished: Callable[[int], object] = int,
 ) -> dict[str, Run]:
     """Make the runs that a table lacks; several processes may do so at once.
 
@@ -174,7 +175,7 @@ def complete(
         jobs: Id → what to do.
         make: From an id and what to do to the run.
         table: Where runs are read and added.
-        on_known: Told how many of the jobs are in the table, whoever made them.
+        on_finished: Told how many of the jobs are in the table, whoever made them.
 
     Returns:
         Id → run, of every job: those made here, before, and meanwhile by others.
@@ -183,24 +184,25 @@ def complete(
         CalibrationError: The table cannot be read.
     """
     while True:
-        known = known_runs(table, jobs)
-        on_known(len(known))
-        missing = [name for name in jobs if name not in known]
+        finished = finished_runs(table, jobs)
+        on_finished(len(finished))
+        missing = [name for name in jobs if name not in finished]
         if not missing:
-            return known
-        busy = True
+            return finished
+        others_are_busy = True
         for name in missing:
-            with _claimed(table, name) as mine:
-                if not mine or name in known_runs(table, jobs):
+            with _claimed(table, name) as is_claimed:
+                # Another process may have finished it and lifted its claim since the table was read.
+                if not is_claimed or name in finished_runs(table, jobs):
                     continue
                 append_run(table, make(name, jobs[name]))
-                busy = False
-            on_known(len(known_runs(table, jobs)))
-        if busy:
+                others_are_busy = False
+            on_finished(len(finished_runs(table, jobs)))
+        if others_are_busy:
             time.sleep(POLL_SECONDS)
 
 
-def known_runs(table: Path, jobs: Mapping[str, Any]) -> dict[str, Run]:
+def finished_runs(table: Path, jobs: Mapping[str, Any]) -> dict[str, Run]:
     """The runs of some jobs that are in a table; none where there is no table yet.
 
     Raises:
@@ -216,6 +218,7 @@ def _claimed(table: Path, name: str) -> Iterator[bool]:
     """Whether this process alone may make a run, while the block lasts."""
     from filelock import FileLock, Timeout
 
+    # A digest in place of the name, which holds a label that need not be fit for a file.
     lock = FileLock(table.parent / ".claims" / f"{sha256(name.encode()).hexdigest()[:24]}.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:

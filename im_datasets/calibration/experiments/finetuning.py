@@ -132,6 +132,7 @@ def finetune(base: Checkpoint, pairs: Pairs, training: Training, *, seed: int = 
     if training.method == "lora":
         model = model.merge_and_unload()
     model = model.eval().to(loaded.device)
+    # Gradients take as much memory as the weights, which the evaluation can use.
     for parameter in model.parameters():
         parameter.grad = None
     return Loaded(loaded.checkpoint, model, loaded.tokenizer, loaded.budget)
@@ -175,7 +176,6 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    kind = loaded.device.partition(":")[0]
     micro = min(training.micro_batch_size, training.batch_size, len(features))
     steps = training.epochs * -(-len(features) // training.batch_size)
     with TemporaryDirectory(prefix="im-datasets-") as folder, quiet_loading():
@@ -191,7 +191,7 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
             gradient_accumulation_steps=max(1, training.batch_size // micro),
             max_grad_norm=1.0,
             bf16=bool(training.on(loaded.device).bf16),
-            use_cpu=kind == "cpu",
+            use_cpu=loaded.device.partition(":")[0] == "cpu",
             seed=seed,
             data_seed=seed,
             save_strategy="no",
@@ -216,12 +216,8 @@ def _with_lora(model: Any, training: Training) -> Any:
     _need("peft", "lora")
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=training.lora_rank,
-        lora_alpha=2 * training.lora_rank,
-        target_modules="all-linear",
-    )
+    rank = training.lora_rank
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     with warnings.catch_warnings():
         # peft asks transformers for a name that it is about to drop.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.calibration.experiments.experiment import Job
-from im_datasets.calibration.experiments.pool import Pool, Rows
+from im_datasets.calibration.experiments.pool import Pool, PoolRows
 from im_datasets.common.errors import CalibrationError
 
 
@@ -86,6 +86,7 @@ def draw_mixtures(pool: Pool, mixing: Mixing) -> list[Job]:
     free = np.ones(len(pool), dtype=bool)
     jobs = []
     for number in range(mixing.subsets):
+        # A generator of its own, so that a subset stays what it is when more of them are asked for.
         random = np.random.default_rng([mixing.seed, number])
         stratum = mixing.strata[number % len(mixing.strata)] if mixing.strata else None
         level = levels[stratum] if stratum else np.zeros(len(pool), dtype=np.int64)
@@ -98,8 +99,8 @@ def draw_mixtures(pool: Pool, mixing: Mixing) -> list[Job]:
 
 
 def _draw(
-    pool: Pool, level: Rows, free: NDArray[np.bool_], mixing: Mixing, random: np.random.Generator
-) -> tuple[Rows, dict[str, Any]]:
+    pool: Pool, level: PoolRows, free: NDArray[np.bool_], mixing: Mixing, random: np.random.Generator
+) -> tuple[PoolRows, dict[str, Any]]:
     """One subset's rows, and the weights it was drawn by."""
     depth = int(level.max()) + 1
     by_origin = random.dirichlet(np.full(len(pool.origins), mixing.concentration))
@@ -144,17 +145,18 @@ def share_out(total: int, weights: NDArray[np.float64], sizes: NDArray[np.int64]
         if not full.any():
             break
         room &= ~full
-    given = np.floor(amounts).astype(np.int64)
-    largest = np.argsort(given - amounts, kind="stable")
-    given[largest[: total - int(given.sum())]] += 1
-    return [int(count) for count in given]
+    counts = np.floor(amounts).astype(np.int64)
+    # What rounding down left over goes to the largest remainders.
+    by_remainder = np.argsort(counts - amounts, kind="stable")
+    counts[by_remainder[: total - int(counts.sum())]] += 1
+    return [int(count) for count in counts]
 
 
-def _levels(pool: Pool, column: str, levels: int) -> Rows:
+def _levels(pool: Pool, column: str, levels: int) -> PoolRows:
     """Which part of its dataset each candidate is in by a column, ties in row order: shape (n,)."""
-    found = np.zeros(len(pool), dtype=np.int64)
+    level = np.zeros(len(pool), dtype=np.int64)
     for number in range(len(pool.origins)):
         places = np.flatnonzero(pool.origin == number)
         order = np.argsort(pool.scores[column][places], kind="stable")
-        found[places[order]] = np.arange(len(places)) * levels // max(1, len(places))
-    return found
+        level[places[order]] = np.arange(len(places)) * levels // max(1, len(places))
+    return level

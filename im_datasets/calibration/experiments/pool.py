@@ -31,8 +31,9 @@ from im_datasets.scoring.score import score, with_description
 from im_datasets.selection.contamination import EvaluationIndex
 
 CHUNK_ROWS = 4096
+"""Candidates whose texts are in memory at a time."""
 
-Rows = NDArray[np.int64]
+PoolRows = NDArray[np.int64]
 """Places in a pool, shape (n,)."""
 
 
@@ -67,8 +68,8 @@ class Pool:
     """
 
     origins: tuple[Origin, ...]
-    origin: Rows
-    row: Rows
+    origin: PoolRows
+    row: PoolRows
     scores: Mapping[str, NDArray[np.float64]]
     indicators: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, Mapping[str, int]]
@@ -81,28 +82,28 @@ class Pool:
         """What its datasets are called."""
         return tuple(origin.name for origin in self.origins)
 
-    def pairs(self, rows: Rows) -> Pairs:
+    def pairs(self, rows: PoolRows) -> Pairs:
         """The texts of some candidates, in their order."""
         contexts: list[Any] = [()] * len(rows)
         responses = [""] * len(rows)
         for number, origin in enumerate(self.origins):
             places = np.flatnonzero(self.origin[rows] == number)
-            chosen = origin.dataset.select(self.row[rows[places]])
-            found = origin.columns.pairs(chosen.select_columns(list(origin.columns.mapping.values()))[:])
-            for place, context, response in zip(places.tolist(), found.contexts, found.responses, strict=True):
+            texts = origin.dataset.select_columns(list(origin.columns.mapping.values()))
+            pairs = origin.columns.pairs(texts.select(self.row[rows[places]])[:])
+            for place, context, response in zip(places.tolist(), pairs.contexts, pairs.responses, strict=True):
                 contexts[place], responses[place] = context, response
         return Pairs(contexts, responses, [""] * len(rows))
 
-    def means(self, rows: Rows) -> dict[str, float]:
+    def means(self, rows: PoolRows) -> dict[str, float]:
         """Mean of each indicator over some candidates."""
         return {name: float(values[rows].mean()) for name, values in self.scores.items()}
 
-    def composition(self, rows: Rows) -> dict[str, int]:
+    def composition(self, rows: PoolRows) -> dict[str, int]:
         """Rows of each dataset among some candidates."""
         counts = np.bincount(self.origin[rows], minlength=len(self.origins))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
-    def ranked(self, rule: LinearRule) -> Rows:
+    def ranked(self, rule: LinearRule) -> PoolRows:
         """All candidates, the lowest predicted log loss first, ties in row order.
 
         Raises:
@@ -110,12 +111,13 @@ class Pool:
         """
         return np.argsort(rule.predict(self.scores), kind="stable")
 
-    def digest(self, rows: Rows) -> str:
+    def digest(self, rows: PoolRows) -> str:
         """What tells these rows, in this order, from any others."""
         identities = [[origin.identity, origin.columns.mapping] for origin in self.origins]
-        found = sha256(json.dumps(identities).encode())
-        found.update(np.stack([self.origin[rows], self.row[rows]]).astype("<i8").tobytes())
-        return found.hexdigest()
+        digest = sha256(json.dumps(identities).encode())
+        # Little-endian whatever the machine's order: ids of runs are compared between machines.
+        digest.update(np.stack([self.origin[rows], self.row[rows]]).astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def without(self, evaluation: Sequence[str]) -> Self:
         """A pool without the candidates that repeat an instruction of an evaluation set.
@@ -139,7 +141,7 @@ class Pool:
         return replace(self, origin=self.origin[clean], row=self.row[clean], scores=scores, left_out=left_out)
 
 
-def random_rows(pool: Pool, size: int, seed: int) -> Rows:
+def random_rows(pool: Pool, size: int, seed: int) -> PoolRows:
     """Candidates drawn alike; a smaller draw of the same seed is part of a larger one."""
     return np.random.default_rng([seed, 1]).permutation(len(pool))[:size]
 
@@ -192,7 +194,7 @@ def make_pool(
     return pool
 
 
-def _finite(dataset: Dataset, names: Sequence[str]) -> tuple[Rows, dict[str, NDArray[np.float64]], dict[str, int]]:
+def _finite(dataset: Dataset, names: Sequence[str]) -> tuple[PoolRows, dict[str, NDArray[np.float64]], dict[str, int]]:
     """The rows that every indicator could score, their values, and why the others are left out."""
     columns = {name: np.asarray(dataset.with_format("numpy")[name][:], dtype=np.float64) for name in names}
     reasons = dataset[UNSCORABLE][:] if UNSCORABLE in dataset.column_names else [""] * len(dataset)
@@ -235,59 +237,54 @@ def load_pool(
     mappings: dict[str, Columns] = {}
     identities: dict[str, str] = {}
     mining = InstructMining(rule, indicators=with_description(rule, indicators))
-    wanted = [identity(indicator) for indicator in mining.indicators]
-    for name, place in named(data).items():
+    indicator_identities = [identity(indicator) for indicator in mining.indicators]
+    for name, place in named_sources(data).items():
         source = load_source(place, limit=limit, seed=None if limit is None else 0)
         dataset, mappings[name] = prepare(source.dataset)
-        asked = [__version__, source.info, mappings[name].to_dict(), mining.rule.to_dict(), wanted]
-        identities[name] = sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-        kept = Path(folder) / "scores" / identities[name][:16]
-        scored[name] = _scored(dataset, mappings[name], kept, mining, progress)
+        # All that scores depend on, the package's version among it: another one may compute them otherwise.
+        parts = [__version__, source.info, mappings[name].to_dict(), mining.rule.to_dict(), indicator_identities]
+        identities[name] = sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        table = Path(folder) / "scores" / f"{identities[name][:16]}.parquet"
+        scored[name] = _scored(dataset, mappings[name], table, mining, progress)
     # The user's own come first, and count where there are two of a class.
     settings = {type(i).__name__: own_settings(i) for i in reversed(mining.indicators)}
     return make_pool(scored, mappings, settings, identities)
 
 
-def named(data: Sequence[str]) -> dict[str, str]:
+def named_sources(data: Sequence[str]) -> dict[str, str]:
     """Read ``NAME=DATA`` or plain ``DATA``, which is called by the last part of its path.
 
     Raises:
         CalibrationError: Two are called the same.
 
     Example:
-        >>> named(["data/alpaca.json", "mine=data/rows.jsonl"])
+        >>> named_sources(["data/alpaca.json", "mine=data/rows.jsonl"])
         {'alpaca': 'data/alpaca.json', 'mine': 'data/rows.jsonl'}
     """
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for text in data:
         name, sign, place = text.partition("=")
         if not sign or Path(text).exists():
             name, place = Path(text).stem, text
-        if not name or name in found:
+        if not name or name in sources:
             raise CalibrationError(f"{text!r}: two datasets called {name!r}; give them names as NAME=DATA")
-        found[name] = place
-    return found
+        sources[name] = place
+    return sources
 
 
-def _scored(
-    dataset: Dataset,
-    columns: Columns,
-    kept: Path,
-    mining: InstructMining,
-    progress: bool,
-) -> Dataset:
+def _scored(dataset: Dataset, columns: Columns, table: Path, mining: InstructMining, progress: bool) -> Dataset:
     """The dataset with its scores, computed by one process, read by the others."""
     from filelock import FileLock
     from pyarrow.parquet import read_table, write_table
 
-    table = kept.with_suffix(".parquet")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_suffix(".lock")):
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(table.with_suffix(".lock")):
         if not table.is_file():
             result = score(dataset, mining.rule, indicators=mining.indicators, columns=columns, progress=progress)
-            written = [name for i in mining.indicators for name in i.writes]
+            names = [name for indicator in mining.indicators for name in indicator.writes]
             with written_whole(table) as aside:
-                write_table(result.dataset.select_columns([*written, UNSCORABLE]).with_format("arrow")[:], aside)
-    narrow = Dataset(read_table(table))
-    plain = dataset.remove_columns([name for name in dataset.column_names if name in narrow.column_names])
-    return concatenate_datasets([plain, narrow], axis=1)
+                write_table(result.dataset.select_columns([*names, UNSCORABLE]).with_format("arrow")[:], aside)
+    scores = Dataset(read_table(table))
+    # A column of the dataset's own that is called as a score would come twice.
+    texts = dataset.remove_columns([name for name in dataset.column_names if name in scores.column_names])
+    return concatenate_datasets([texts, scores], axis=1)

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from im_datasets.calibration.experiments import pool as module
-from im_datasets.calibration.experiments.pool import load_pool, make_pool, named, random_rows
+from im_datasets.calibration.experiments.pool import load_pool, make_pool, named_sources, random_rows
 from im_datasets.common.errors import CalibrationError, RuleError
 from im_datasets.indicators import MTLD, KNNDistance, Perplexity, Similarity
 from im_datasets.indicators.settings import identity
@@ -177,4 +177,4 @@ def test_a_rule_with_a_local_model_runs_again_and_refuses_another_model(likeliho
 
 def test_named_refuses_two_of_one_name():
     with pytest.raises(CalibrationError, match="two datasets called 'a'"):
-        named(["x/a.json", "a=b.json"])
+        named_sources(["x/a.json", "a=b.json"])
