@@ -21,8 +21,8 @@ from im_datasets.data.columns import Columns
 from im_datasets.indicators import Length, Quality
 from im_datasets.models.embedder import Embedder
 from im_datasets.report import result_folder
+from im_datasets.report.formatting import read_in_part
 from im_datasets.report.result_folder import load_result
-from im_datasets.report.statistics import read_in_part
 from im_datasets.scoring import assembly
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection import contamination

@@ -13,8 +13,7 @@ from rich.text import Text
 from im_datasets.data.arrow import read_column
 from im_datasets.data.columns import Columns
 from im_datasets.pipeline import Mined
-from im_datasets.report.formatting import one_line, show_controls
-from im_datasets.report.statistics import told_shortfall
+from im_datasets.report.formatting import one_line, shortfall, show_controls
 from im_datasets.selection.select import RANK
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     cut = "" if summary["cut"] is None else f", score up to {summary['cut']:.4f}"
     console.print(Text(f"\nKept {kept:,} of {rows:,} rows by the rule {summary['rule']['name']!r}{cut}."))
     if summary["shortfall"]:
-        console.print(Text(told_shortfall(summary["shortfall"])))
+        console.print(Text(shortfall(summary["shortfall"])))
     for note in summary["columns"].get("notes", ()):
         console.print(Text(f"  note: {one_line(note)}"))
     for reason, count in summary["reasons"].items():

@@ -19,8 +19,8 @@ from im_datasets.indicators.score_columns import COLUMNS, describe_column
 from im_datasets.report import figures, plot_style
 from im_datasets.report.card_facts import CardFacts, missing_facts
 from im_datasets.report.configs import MANIFEST, Config, Published
-from im_datasets.report.formatting import Trusted, format_fact, one_line, told_facts
-from im_datasets.report.statistics import Scores, asked, headline, read_in_part, scored_rows, shortfall
+from im_datasets.report.formatting import Trusted, fact_texts, format_fact, headline, one_line, read_in_part, shortfall
+from im_datasets.report.statistics import Scores, request_settings, scored_rows
 from im_datasets.report.templates import escape_markdown, markdown_environment, read_template
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
@@ -233,8 +233,8 @@ def _counts(selection: Selection, record: ScoringRecord | None) -> dict[str, Any
         "kept": kept,
         "reasons": selection.reasons,
         "cut": selection.cut,
-        "asked": _listing(asked(selection)),
-        "shortfall": shortfall(selection),
+        "asked": _listing(request_settings(selection)),
+        "shortfall": shortfall(selection.settings.get("shortfall")),
     }
 
 
@@ -256,7 +256,7 @@ def _origin(record: ScoringRecord | None) -> dict[str, Any]:
         return {**told, "facts": Trusted("not known"), "indicators": []}
     return {
         "rule": record.rule,
-        "provenance": told_facts(record.rule.provenance),
+        "provenance": fact_texts(record.rule.provenance),
         "facts": _listing(record.source),
         "columns": _listing(record.columns.to_dict()),
         "versions": _listing({"im-datasets": record.package_version} | record.versions),
@@ -420,5 +420,5 @@ def _short(text: str) -> str:
 
 def _listing(facts: Mapping[str, Any]) -> Trusted:
     """Facts in one line of Markdown."""
-    told = [f"{escape_markdown(name)} {escape_markdown(_short(value))}" for name, value in told_facts(facts)]
+    told = [f"{escape_markdown(name)} {escape_markdown(_short(value))}" for name, value in fact_texts(facts)]
     return Trusted(" · ".join(told) or "nothing")

@@ -177,11 +177,11 @@ def _edges(values: FloatArray, *, bins: int, cut: float | None = None) -> FloatA
     bins = int(min(bins, max(8, 2 * np.sqrt(len(values)))))
     step = (high - low) / bins
     if cut is None:
-        return _whole_edges(low, high, step) if _whole(values) else low + step * np.arange(bins + 1)
+        return _whole_edges(low, high, step) if _whole(values) else low + step * np.arange(bins + 1, dtype=np.float64)
     above = float(np.nextafter(cut, np.inf))
     # At least one bin below: next to 0 the quotient of so small a difference may vanish.
     first = above - max(1, math.ceil((above - low) / step)) * step
-    edges = first + step * np.arange(bins + 2)
+    edges = first + step * np.arange(bins + 2, dtype=np.float64)
     edges[np.abs(edges - above).argmin()] = above
     return edges
 

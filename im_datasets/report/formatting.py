@@ -3,14 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -91,13 +84,13 @@ def format_bounds(low: float | None, high: float | None) -> str:
     return " and ".join("no limit" if bound is None else format_exactly(bound) for bound in (low, high))
 
 
-def told_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def fact_texts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts that say something, as texts.
 
     Args:
         facts: Plain data.
 
-    >>> told_facts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
+    >>> fact_texts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
     [('k', '6'), ('embedder', '(id = a)')]
     """
     texts = [(name, _nested(value)) for name, value in facts.items()]
@@ -113,7 +106,7 @@ def format_fact(value: Any) -> str:
     if value is None or value in ("", (), [], {}) or (isinstance(value, float) and not math.isfinite(value)):
         return _NOTHING
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} = {text}" for name, text in told_facts(value)) or _NOTHING
+        return "; ".join(f"{name} = {text}" for name, text in fact_texts(value)) or _NOTHING
     if isinstance(value, list | tuple):
         more = len(value) - _LISTED
         return ", ".join(map(format_fact, value[:_LISTED])) + (f" and {more:,} more" if more > 0 else "")
@@ -135,6 +128,37 @@ def format_share(part: float, whole: float) -> Trusted:
         return Trusted("–")
     percent = 100 * part / whole
     return Trusted("< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %")
+
+
+def headline(kept: int, rows: int) -> str:
+    """What came of a selection, in one phrase.
+
+    >>> headline(2000, 52002)
+    'Kept 2,000 of 52,002 rows (3.8 %)'
+    """
+    share = f" ({format_share(kept, rows)})" if kept else ""
+    return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
+
+
+def read_in_part(source: Mapping[str, Any]) -> str:
+    """Which rows of a source were read, where a limit kept the others out; else an empty text.
+
+    Args:
+        source: As a record tells it: ``limit`` asked for, ``rows`` read, ``seed`` they were drawn with.
+
+    >>> read_in_part({"limit": 300, "rows": 300, "seed": None}), read_in_part({"limit": 300, "rows": 12})
+    ('the first 300 rows', '')
+    """
+    limit, read = source.get("limit"), source.get("rows") or 0
+    if not limit or read < limit:
+        return ""
+    rows = f"{format_count(read)} rows"
+    return f"the first {rows}" if source.get("seed") is None else f"{format_count(read)} randomly drawn rows"
+
+
+def shortfall(missing: int | None) -> str:
+    """A sentence when fewer rows were left than asked for, so many; else an empty text."""
+    return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
 
 
 def _nested(value: Any) -> str:

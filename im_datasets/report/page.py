@@ -21,19 +21,25 @@ from im_datasets.common.storage import write_text
 from im_datasets.data.arrow import read_column
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report import figures, plot_style
-from im_datasets.report.formatting import format_bounds, format_count, format_number, one_line, told_facts
+from im_datasets.report.formatting import (
+    fact_texts,
+    format_bounds,
+    format_count,
+    format_number,
+    headline,
+    one_line,
+    read_in_part,
+    shortfall,
+)
 from im_datasets.report.statistics import (
     Comparison,
     FloatArray,
     Scores,
-    asked,
     contributions,
-    headline,
     mean_contributions,
-    read_in_part,
+    request_settings,
     score_columns,
     scored_rows,
-    shortfall,
 )
 from im_datasets.report.templates import html_environment, read_template
 from im_datasets.rules.linear import LOG_LOSS, LinearRule, Term
@@ -100,8 +106,8 @@ def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table
     template = html_environment().from_string(read_template("report.html"))
     return template.render(
         record=record,
-        source_facts=told_facts(record.source),
-        column_facts=told_facts(record.columns.to_dict()),
+        source_facts=fact_texts(record.source),
+        column_facts=fact_texts(record.columns.to_dict()),
         versions={"im-datasets": record.package_version} | record.versions,
         rule=record.rule,
         terms=terms,
@@ -134,11 +140,11 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
         "cut": selection.cut,
         "reasons": selection.reasons,
-        "asked": told_facts(asked(selection)),
+        "asked": fact_texts(request_settings(selection)),
         "source": one_line(record.source.get("id") or "a dataset without a name"),
         "caveats": record.rule.caveats,
         "headline": headline(kept, kept + dropped),
-        "why": " ".join(filter(None, (_why(selection, record, scores), shortfall(selection)))),
+        "why": f"{_why(selection, record, scores)} {shortfall(selection.settings.get('shortfall'))}".rstrip(),
     }
 
 

@@ -13,12 +13,12 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from im_datasets.indicators.score_columns import COLUMNS, Column, describe_column
-from im_datasets.report.formatting import format_count, format_share
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.record import ScoringRecord
+from im_datasets.scoring.statistics import describe
 from im_datasets.selection.select import Selection
 
-FloatArray = NDArray[np.floating[Any]]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,8 @@ class Side:
     @classmethod
     def of(cls, values: FloatArray) -> Self:
         """Describe the values, NaN left out."""
-        scored = finite(values)
-        if not len(scored):
-            return cls(0, math.nan, math.nan)
-        return cls(len(scored), float(scored.mean()), float(np.median(scored)))
+        described = describe(values)
+        return cls(int(described["count"]), described.get("mean", math.nan), described.get("median", math.nan))
 
 
 @dataclass(frozen=True)
@@ -125,23 +123,15 @@ def superiority(left: FloatArray, right: FloatArray) -> float:
     >>> superiority(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
     """
+    from scipy.stats import rankdata
+
     left, right = finite(left), finite(right)
     if not len(left) or not len(right):
         return math.nan
-    ranks = average_ranks(np.concatenate([left, right]))[: len(left)]
+    # From the ranks alone: scipy's own test would also work out a p-value, which divides by 0 where all are equal.
+    ranks = rankdata(np.concatenate([left, right]))[: len(left)]
     wins = ranks.sum() - len(left) * (len(left) + 1) / 2
     return float(wins / (len(left) * len(right)))
-
-
-def average_ranks(values: FloatArray) -> FloatArray:
-    """Ranks from 1, equal values sharing the mean of theirs.
-
-    >>> average_ranks(np.array([5.0, 1.0, 5.0])).tolist()
-    [2.5, 1.0, 2.5]
-    """
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[places], dtype=np.float64)
 
 
 def rank_correlations(columns: list[FloatArray]) -> FloatArray:
@@ -153,11 +143,16 @@ def rank_correlations(columns: list[FloatArray]) -> FloatArray:
     Returns:
         Shape (columns, columns), -1..1; NaN where a column is constant or fewer than three rows have both.
     """
+    from scipy.stats import spearmanr
+
     size = len(columns)
     matrix = np.full((size, size), np.nan)
     for i, left in enumerate(columns):
         for j, right in enumerate(columns[: i + 1]):
-            matrix[i, j] = matrix[j, i] = _rank_correlation(left, right)
+            both = np.isfinite(left) & np.isfinite(right)
+            # scipy warns of a constant column and of two rows, where the answer is NaN as well.
+            if both.sum() >= 3 and np.ptp(left[both]) and np.ptp(right[both]):
+                matrix[i, j] = matrix[j, i] = spearmanr(left[both], right[both]).statistic
     return matrix
 
 
@@ -176,51 +171,12 @@ def contributions(rule: LinearRule, values: Mapping[str, float]) -> list[float]:
 
 def mean_contributions(rule: LinearRule, scores: Scores) -> list[float]:
     """What each term of a rule adds on average over all rows that have its column; NaN where none has."""
-    columns = (scores.both(name) if name in scores.kept else np.empty(0) for name in rule.columns)
-    return [Side.of(term.contribution(values)).mean for term, values in zip(rule.terms, columns, strict=True)]
+    columns = [scores.both(name) if name in scores.kept else np.empty(0) for name in rule.columns]
+    added = [term.contribution(values) for term, values in zip(rule.terms, columns, strict=True)]
+    return [describe(values).get("mean", math.nan) for values in added]
 
 
-def headline(kept: int, rows: int) -> str:
-    """What came of a selection, in one phrase.
-
-    >>> headline(2000, 52002)
-    'Kept 2,000 of 52,002 rows (3.8 %)'
-    """
-    share = f" ({format_share(kept, rows)})" if kept else ""
-    return f"Kept {format_count(kept) if kept else 'none'} of {format_count(rows)} rows{share}"
-
-
-def read_in_part(source: Mapping[str, Any]) -> str:
-    """Which rows of a source were read, where a limit kept the others out; else an empty text.
-
-    Args:
-        source: As a record tells it: ``limit`` asked for, ``rows`` read, ``seed`` they were drawn with.
-
-    >>> read_in_part({"limit": 300, "rows": 300, "seed": None}), read_in_part({"limit": 300, "rows": 12})
-    ('the first 300 rows', '')
-    """
-    limit, read = source.get("limit"), source.get("rows") or 0
-    if not limit or read < limit:
-        return ""
-    rows = f"{format_count(read)} rows"
-    return f"the first {rows}" if source.get("seed") is None else f"{format_count(read)} randomly drawn rows"
-
-
-def shortfall(selection: Selection) -> str:
-    """A sentence when fewer rows were left than asked for; else an empty text.
-
-    Args:
-        selection: Its settings say how many are missing.
-    """
-    return told_shortfall(selection.settings.get("shortfall") or 0)
-
-
-def told_shortfall(missing: int) -> str:
-    """The sentence for so many missing rows; an empty text for none."""
-    return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
-
-
-def asked(selection: Selection) -> dict[str, Any]:
+def request_settings(selection: Selection) -> dict[str, Any]:
     """What was asked of a selection, without what came of it."""
     return {name: value for name, value in selection.settings.items() if name != "shortfall"}
 
@@ -228,16 +184,6 @@ def asked(selection: Selection) -> dict[str, Any]:
 def scored_rows(values: FloatArray) -> int:
     """How many values are numbers."""
     return int(np.isfinite(values).sum())
-
-
-def _rank_correlation(left: FloatArray, right: FloatArray) -> float:
-    both = np.isfinite(left) & np.isfinite(right)
-    if both.sum() < 3:
-        return math.nan
-    x, y = average_ranks(left[both]), average_ranks(right[both])
-    x, y = x - x.mean(), y - y.mean()
-    spread = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / spread) if spread else math.nan
 
 
 def _floats(rows: Dataset, names: Iterable[str]) -> dict[str, FloatArray]:

@@ -24,7 +24,7 @@ from im_datasets.calibration.fit.diagnostic_plots import (
 from im_datasets.common.errors import OutputError, RuleError
 from im_datasets.common.storage import write_text
 from im_datasets.report.figures import NARROW, WIDE, correlation_triangle
-from im_datasets.report.formatting import Trusted, one_line, told_facts
+from im_datasets.report.formatting import Trusted, fact_texts, one_line
 from im_datasets.report.plot_style import as_svg
 from im_datasets.report.templates import html_environment, read_template
 from im_datasets.rules.linear import LinearRule
@@ -121,7 +121,7 @@ def render_fit_report(fit: "Fit", *, rule_path: str = "rule.json") -> str:
         chosen=sorted(zip(fit.observations.columns, bootstrap.chosen.tolist(), strict=True), key=lambda pair: -pair[1]),
         influential=np.argsort(-plain.cook, kind="stable").tolist()[:MOST_RUNS],
         left_out=np.exp(np.minimum(fit.ridge.left_out if fit.ridge else plain.left_out, 700.0)),
-        facts=told_facts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"}),
+        facts=fact_texts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"}),
         **_figures(fit),
     )
 
