@@ -30,13 +30,6 @@ def name_of(page):
     return page.relative_to(ROOT).as_posix()
 
 
-def waiting(page):
-    """A page that runs in full once a request is the same from the shell and from Python."""
-    waits = page in (README, DOCS / "publish-and-verify.md")
-    reason = "shell and Python count as two requests, so that the second finds another result"
-    return pytest.param(page, marks=pytest.mark.xfail(reason=reason, strict=False)) if waits else page
-
-
 def text_of(name):
     return (DOCS / name).read_text(encoding="utf-8")
 
@@ -46,7 +39,7 @@ def section_of(name, heading):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [waiting(page) for page in PAGES], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_snippets_of_a_page_run_one_after_the_other(page, tmp_path, hub):
     with Reader(tmp_path, hub, EVENTS) as reader:
         for snippet in snippets(page.read_text(encoding="utf-8")):
