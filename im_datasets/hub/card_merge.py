@@ -85,8 +85,7 @@ def read_front_matter(front: str, file: str = "the front matter of the repositor
     try:
         data = yaml.safe_load(front)
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise ConflictError(f"{file} is not YAML ({told}); mend it") from error
+        raise ConflictError(f"{file} is not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(data, dict | None):
         raise ConflictError(f"{file} is no mapping of names to values; mend it")
     return data or {}
@@ -94,9 +93,9 @@ def read_front_matter(front: str, file: str = "the front matter of the repositor
 
 def _check_markers(body: str) -> None:
     """Refuse a card whose markers do not come in pairs, each name once."""
-    found = [match.groups() for match in _MARKER.finditer(body)]
-    names = [name for kind, name in found if kind == "begin"]
-    if found != [(kind, name) for name in names for kind in ("begin", "end")] or len(set(names)) < len(names):
+    markers = [match.groups() for match in _MARKER.finditer(body)]
+    names = [name for kind, name in markers if kind == "begin"]
+    if markers != [(kind, name) for name in names for kind in ("begin", "end")] or len(set(names)) < len(names):
         raise ConflictError(
             "the im-datasets markers in the repository's README.md are damaged: each begin needs its end after it, "
             "once; mend them, or remove all of them to have the generated parts put at the end"
@@ -104,9 +103,8 @@ def _check_markers(body: str) -> None:
 
 
 def _check_edits(blocks: Mapping[str, str], published: Mapping[str, str]) -> None:
-    digests = block_digests(blocks)
-    edited = [name for name in blocks if name in published and digests[name] != published[name]]
-    if edited:
+    """Refuse to replace a generated part that is not as it was last pushed."""
+    if edited := [name for name, digest in block_digests(blocks).items() if published.get(name, digest) != digest]:
         raise ConflictError(
             f"between the im-datasets markers of README.md, {', '.join(edited)} was edited by hand; move the edit "
             "outside the markers, or pass overwrite=True (--overwrite) to lose it"
@@ -114,22 +112,23 @@ def _check_edits(blocks: Mapping[str, str], published: Mapping[str, str]) -> Non
 
 
 def _check_default(old: Mapping[str, Any], new: Mapping[str, Any], configs: Collection[str]) -> None:
-    ours = {*configs, *(config["config_name"] for config in new.get("configs", ()))}
-    other = [config.get("config_name") for config in _dicts(old.get("configs")) if config.get("default")]
-    if foreign := [str(name) for name in other if name not in ours]:
+    """Refuse to sit beside a default config of somebody else, which load_dataset would give instead of ours."""
+    others = _others(old.get("configs"), new.get("configs", []), configs)
+    if defaults := [str(config.get("config_name")) for config in others if config.get("default")]:
         raise ConflictError(
-            f"README.md names {foreign[0]!r} as the default config, so load_dataset would not give the kept rows; push "
-            "to a repository of its own, or pass overwrite=True (--overwrite) to make the selection the default"
+            f"README.md names {defaults[0]!r} as the default config, so load_dataset would not give the kept rows; "
+            "push to a repository of its own, or pass overwrite=True (--overwrite) to make the selection the default"
         )
 
 
 def _check_formats(old: Mapping[str, Any], new: Mapping[str, Any], configs: Collection[str]) -> None:
     """Refuse to sit beside a config that is no Parquet: `datasets` reads all in the format of the default one."""
     for config in _others(old.get("configs"), new.get("configs", []), configs):
-        other = [path for path in _paths(config.get("data_files")) if re.search(r"\.\w+$", path)]
-        if foreign := [path for path in other if not path.endswith(".parquet")]:
+        # A path without a suffix is a folder or a pattern, which tells no format.
+        paths = [path for path in _paths(config.get("data_files")) if re.search(r"\.\w+$", path)]
+        if others := [path for path in paths if not path.endswith(".parquet")]:
             raise ConflictError(
-                f"the config {config.get('config_name')!r} reads {foreign[0]}, and datasets would take it for Parquet "
+                f"the config {config.get('config_name')!r} reads {others[0]}, and datasets would take it for Parquet "
                 "like the selection; push to a repository of its own, or pass overwrite=True (--overwrite)"
             )
 
@@ -147,20 +146,17 @@ def _merge_metadata(old: Mapping[str, Any], new: Mapping[str, Any], configs: Col
     """The new values of the generated fields, with what others wrote into them."""
     merged = dict(new)
     for name in _UNITED:
-        there = old.get(name)
-        if name in new and there:
-            known = list(there) if isinstance(there, list) else [there]
-            merged[name] = known + [value for value in new[name] if value not in known]
+        if name in new and (values := old.get(name)):
+            values = values if isinstance(values, list) else [values]
+            merged[name] = values + [value for value in new[name] if value not in values]
     if "configs" in new:
-        others = [
-            {name: value for name, value in config.items() if name != "default"}
-            for config in _others(old.get("configs"), new["configs"], configs)
-        ]
-        merged["configs"] = [*new["configs"], *others]
+        others = _others(old.get("configs"), new["configs"], configs)
+        plain = [{name: value for name, value in config.items() if name != "default"} for config in others]
+        merged["configs"] = [*new["configs"], *plain]
     if "dataset_info" in new:
         infos = _dicts(new["dataset_info"])
-        together = [*infos, *_others(old.get("dataset_info"), infos, configs)]
-        merged["dataset_info"] = together if len(together) > 1 else together[0]
+        infos += _others(old.get("dataset_info"), infos, configs)
+        merged["dataset_info"] = infos if len(infos) > 1 else infos[0]
     return merged
 
 
@@ -168,10 +164,10 @@ def _without_stale(old: Mapping[str, Any], new: Mapping[str, Any], claimed: Mapp
     """The front matter without terms of another licence and sources of an earlier push that are none now."""
     terms = {name for name in LICENCE if name not in new} if "license" in new else set()
     kept = {name: value for name, value in old.items() if name not in terms}
-    if isinstance(there := kept.pop(_SOURCES, None), list):
+    if isinstance(sources := kept.pop(_SOURCES, None), list):
         stale = [value for value in claimed.get(_SOURCES) or () if value not in (new.get(_SOURCES) or ())]
-        there = [value for value in there if value not in stale]
-    return kept | ({_SOURCES: there} if there else {})
+        sources = [value for value in sources if value not in stale]
+    return kept | ({_SOURCES: sources} if sources else {})
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
@@ -187,20 +183,21 @@ def _others(old: Any, new: list[dict[str, Any]], configs: Collection[str]) -> li
 
 def _merge_front_matter(front: str, old: Mapping[str, Any], kept: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The YAML with the changed fields exchanged or taken out, and the lines of all others as they stand."""
-    wanted = {**kept, **new}
-    changed = {name: value for name, value in wanted.items() if name not in old or old[name] != value}
-    gone = [name for name in old if name not in wanted]
+    merged = {**kept, **new}
+    changed = {name: value for name, value in merged.items() if name not in old or old[name] != value}
+    gone = [name for name in old if name not in merged]
     if not changed and not gone:
         return front
     segments = _segments(front)
     for name, value in changed.items():
         segments[name] = as_yaml({name: value}) + "\n"
     text = "".join(lines for name, lines in segments.items() if name not in gone)
+    # Lines are told apart by their look: a key in quotes of its own, or in a text of several lines, may mislead.
     try:
-        is_right = yaml.safe_load(text) == wanted
+        is_right = yaml.safe_load(text) == merged
     except yaml.YAMLError:
         is_right = False
-    return text if is_right else as_yaml(wanted) + "\n"
+    return text if is_right else as_yaml(merged) + "\n"
 
 
 def _segments(front: str) -> dict[str, str]:
@@ -215,14 +212,14 @@ def _segments(front: str) -> dict[str, str]:
 
 def _merge_body(body: str, fresh: Card) -> str:
     """The text with fresh generated parts; one that is not there yet follows the one before it, else the end."""
-    there = find_blocks(body)
-    if not there and not body.strip():
+    blocks = find_blocks(body)
+    if not blocks and not body.strip():
         return "\n" + fresh.body
     body, before = replace_blocks(body, fresh.blocks), None
     for name, text in fresh.blocks.items():
-        if name not in there:
+        if name not in blocks:
             anchor = as_block(before, fresh.blocks[before]) if before else ""
-            at = body.index(anchor) + len(anchor) if before else len(body.rstrip("\n"))
-            body = f"{body[:at]}\n\n{as_block(name, text)}{body[at:] or chr(10)}"
+            end = body.index(anchor) + len(anchor) if before else len(body.rstrip("\n"))
+            body = f"{body[:end]}\n\n{as_block(name, text)}{body[end:] or chr(10)}"
         before = name
     return body

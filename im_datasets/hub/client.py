@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 from im_datasets.common.errors import HubError
 
@@ -46,11 +47,8 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error; None where the Hub gave no answer."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
-        if response is not None and isinstance(getattr(response, "status_code", None), int):
-            return int(response.status_code)
-    return None
+    statuses = [getattr(response, "status_code", None) for response in _responses(error)]
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
@@ -63,13 +61,7 @@ def is_worth_retrying(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         return status in (*_MOVED, *_PASSING)
-    return any(isinstance(one, httpx.TransportError) for one in _chain(error))
-
-
-def may_have_landed(error: BaseException) -> bool:
-    """Whether what was asked may have been done all the same: only the answer is lost, or a server broke off."""
-    status = status_of(error)
-    return status is None or status >= 500
+    return any(isinstance(cause, httpx.TransportError) for cause in _chain(error))
 
 
 def is_out_of_reach(error: BaseException) -> bool:
@@ -77,38 +69,77 @@ def is_out_of_reach(error: BaseException) -> bool:
     from huggingface_hub.errors import OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    return status_of(error) is None and any(
-        isinstance(one, (httpx.TransportError, OfflineModeIsEnabled)) for one in _chain(error)
-    )
+    unreachable = (httpx.TransportError, OfflineModeIsEnabled)
+    return status_of(error) is None and any(isinstance(cause, unreachable) for cause in _chain(error))
 
 
-def try_again(ask: Callable[[], Answer], what: str, attempts: int = ATTEMPTS) -> Answer:
+@dataclass
+class Attempt:
+    """One of several at the same thing: ``with attempt:`` holds back a failure in passing, after waiting a while.
+
+    Attributes:
+        number: Which, from 1.
+        is_last: Whether its failure is final.
+        failure: What is logged of one.
+        merges_anew: Whether somebody else's commit in between is no reason to give up.
+        error: What failed; None where nothing did.
+    """
+
+    number: int
+    is_last: bool
+    failure: str
+    merges_anew: bool
+    error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, client_errors()) or self.is_last or not is_worth_retrying(error):
+            return False
+        status = status_of(error)
+        if status in _MOVED and not self.merges_anew:
+            return False
+        self.error = error
+        wait = seconds_to_wait(error, self.number)
+        logger.warning("%s (%s); trying again in %.0f s", self.failure, status or type(error).__name__, wait)
+        time.sleep(wait)
+        return True
+
+    @property
+    def may_have_landed(self) -> bool:
+        """Whether what failed may have been done all the same: the answer was lost, or a server broke off."""
+        status = status_of(self.error) if self.error else None
+        return self.error is not None and (status is None or status >= 500)
+
+
+def attempts(failure: str, most: int = ATTEMPTS, *, merges_anew: bool = False) -> Iterator[Attempt]:
+    """Attempts to go through until one succeeds, with ``with attempt:`` around what may fail in passing.
+
+    Args:
+        failure: What is logged of one that fails.
+        most: How many at most; the error of the last one is raised.
+        merges_anew: Whether each reads again what is there, so that 409 and 412 are worth another.
+    """
+    for number in range(1, most + 1):
+        yield Attempt(number, number == most, failure, merges_anew)
+
+
+def try_again(request: Callable[[], Answer], name: str, most: int = ATTEMPTS) -> Answer:
     """Ask, and ask again while the Hub or the way to it fails in passing.
 
     Args:
-        ask: Sends one or several requests that may be sent twice.
-        what: What is asked, for the log.
-        attempts: How often at most.
+        request: Sends one or several requests that may be sent twice.
+        name: Of what is asked for, for the log.
+        most: How often at most.
 
     Raises:
         Exception: What the client raised, where it is not worth a retry or the last attempt failed too.
     """
-    for attempt in range(1, attempts + 1):
-        try:
-            return ask()
-        except client_errors() as error:
-            if status_of(error) in _MOVED or not is_worth_retrying(error) or attempt == attempts:
-                raise
-            wait_before_retry(error, attempt, f"the Hub did not answer for {what}")
+    for attempt in attempts(f"the Hub did not answer for {name}", most):
+        with attempt:
+            return request()
     raise AssertionError("unreachable")  # pragma: no cover
-
-
-def wait_before_retry(error: BaseException, attempt: int, what: str) -> None:
-    """Wait as long as ``seconds_to_wait`` says, and put what failed into the log."""
-    wait = seconds_to_wait(error, attempt)
-    brief = status_of(error) or type(error).__name__
-    logger.warning("%s (%s); trying again in %.0f s", what, brief, wait)
-    _sleep(wait)
 
 
 def seconds_to_wait(error: BaseException, attempt: int) -> float:
@@ -123,12 +154,11 @@ def seconds_to_wait(error: BaseException, attempt: int) -> float:
     """
     if status_of(error) in _MOVED:
         return 0.0
-    for one in _chain(error):
-        headers = getattr(getattr(one, "response", None), "headers", {})
-        told = headers.get("Retry-After", "")
-        if told.isdecimal():
-            return min(float(told), LONGEST_WAIT)
-    return min(2.0 ** (attempt - 1) + random.random(), LONGEST_WAIT)  # noqa: S311 - so that not all return at once
+    delays = [getattr(response, "headers", {}).get("Retry-After", "") for response in _responses(error)]
+    if delay := next(filter(str.isdecimal, delays), None):
+        return min(float(delay), LONGEST_WAIT)
+    # The random part keeps several pushes from coming back at the same moment.
+    return min(2.0 ** (attempt - 1) + random.random(), LONGEST_WAIT)  # noqa: S311
 
 
 @contextmanager
@@ -152,12 +182,14 @@ def explain(error: BaseException, repo_id: str) -> str:
         error: What the client raised.
         repo_id: Where the push went.
     """
-    status = status_of(error)
     if is_out_of_reach(error):
         return f"{repo_id}: the Hub cannot be reached, or broke off ({type(error).__name__}); try again"
-    told = _FOOTNOTE.sub("", " ".join(" ".join(str(one) for one in _told(error)).split()))[:400]
-    advice = _ADVICE.get(status or 0, "")
-    return without_tokens(f"{repo_id}: {f'{advice} ({told})' if advice else told}")
+    errors = [error]
+    if isinstance(error, RuntimeError) and error.__cause__:
+        errors.append(error.__cause__)  # an upload in a thread says only that it failed
+    message = _FOOTNOTE.sub("", " ".join(" ".join(map(str, errors)).split()))[:400]
+    advice = _ADVICE.get(status_of(error) or 0)
+    return without_tokens(f"{repo_id}: {f'{advice} ({message})' if advice else message}")
 
 
 def without_tokens(text: str) -> str:
@@ -173,16 +205,12 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub("hf_…", text)
 
 
-_sleep = time.sleep
-
-
-def _told(error: BaseException) -> list[BaseException]:
-    """The error, and what lies behind it where it is one of a thread that only says that it failed."""
-    first = [error]
-    return [*first, error.__cause__] if isinstance(error, RuntimeError) and error.__cause__ else first
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _responses(error: BaseException) -> list[Any]:
+    """The HTTP answers that an error and its causes carry; the client's own errors and httpx's name them alike."""
+    return [cause.response for cause in _chain(error) if getattr(cause, "response", None) is not None]  # type: ignore[attr-defined]

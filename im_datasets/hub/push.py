@@ -1,40 +1,24 @@
-"""Selection → one commit, or one pull request, in a dataset repository.
-
-A push reads what is there, works out what has to change, and sends all of it as one commit on top of what it
-read. When the repository has moved meanwhile it reads again and merges anew; what somebody else changed of the
-files it would write, it leaves alone and says so. Tokens are those of `huggingface_hub`'s own login.
-"""
+"""Selection → one commit, or one pull request, in a dataset repository."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import unified_diff
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from im_datasets.common.errors import HubError
-from im_datasets.common.version import __version__
-from im_datasets.hub.client import (
-    ATTEMPTS,
-    client_errors,
-    explain,
-    explained,
-    is_worth_retrying,
-    may_have_landed,
-    try_again,
-    wait_before_retry,
-)
+from im_datasets.hub.client import client_errors, explain, explained, try_again
 from im_datasets.hub.parquet_configs import write_parts
-from im_datasets.hub.plan import Change, Plan, Publication, change_of
-from im_datasets.hub.repository import Snapshot, Target
+from im_datasets.hub.plan import Change, Plan, Snapshot
+from im_datasets.hub.publication import READ, Publication
+from im_datasets.hub.repository import Commit, Repository
 from im_datasets.hub.secret_scan import Finding, find_secrets
+from im_datasets.report.card import CARD
 from im_datasets.report.card_facts import CardFacts, as_codes, check_language, check_licence
 from im_datasets.report.result_folder import REPORT
 from im_datasets.scoring.record import ScoringRecord, without_paths
 from im_datasets.selection.select import Selection
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
 
 
 class SecretsWarning(UserWarning):
@@ -52,7 +36,7 @@ class Pushed:
         pull_request: Address of the pull request; None where none was asked for, or nothing had changed.
         revision: Where ``load_dataset`` finds it: a branch or ``refs/pr/…``.
         changed: Whether anything was, or would have been, written.
-        changes: Every file of the selection and what was done to it.
+        changes: Every file of the selection and what was, or would have been, done to it.
         card_diff: How the card changed, as a unified diff; empty where it did not.
         secrets: Rows that look as if they held a secret, where they were made public.
         dry_run: Whether nothing was sent.
@@ -139,7 +123,7 @@ def push_selected(
             which, and what to do.
         ConflictError: Somebody else changed what would have been written.
     """
-    given = CardFacts(
+    facts = CardFacts(
         license=license,
         language=as_codes(language),
         pretty_name=pretty_name,
@@ -150,46 +134,46 @@ def push_selected(
     )
     if license is not None:
         check_licence(license)
-    for code in given.language:
+    for code in facts.language:
         check_language(code)
     if create_pr and revision not in (None, "main"):
         raise HubError(f"create_pr opens a pull request against main, revision={revision!r} writes there; pass one")
     if scores_only and report:
         raise HubError("scores_only leaves all texts out, and the report shows some (--with-report); pass one of them")
-    known = record or selection.record
-    if report and known is None:
+    record = record or selection.record
+    if report and record is None:
         raise HubError("the report tells how the scores came about, and no record does; pass record=, or no report")
-    selection = replace(selection, record=None if known is None else without_paths(known))
+    selection = replace(selection, record=record and without_paths(record))
     with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
-        target = Target.of(repo_id, private=private, create_pr=create_pr, revision=revision or "main")
+        place = {"private": private, "create_pr": create_pr, "revision": revision or "main"}
+        repository = Repository.of(repo_id, "dataset", texts=READ, **place)
         if collection:
             with explained(f"collection {collection}"):
-                try_again(lambda: target.api.get_collection(collection), collection)
+                try_again(lambda: repository.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
         parts = write_parts(selection, Path(folder), columns=columns, **options)
-        branch = None if target.revision == "main" else target.revision
-        facts = replace(given, repo_id=target.repo_id, revision=branch)
+        branch = None if repository.revision == "main" else repository.revision
+        facts = replace(facts, repo_id=repository.repo_id, revision=branch)
         publication = Publication(selection, parts, columns, facts, card, overwrite)
         publication.add_files(report=report)
-        push = _Push(target, publication, message or f"{len(selection.kept):,} rows selected by im-datasets")
-        pushed = push.plan_only() if dry_run else push.run()
+        push = _Push(repository, publication)
+        title = message or f"{len(selection.kept):,} rows selected by im-datasets"
+        commit = push.plan_only() if dry_run else repository.publish(push.plan, title, push.warn_of_secrets)
+        pushed = push.outcome(commit, dry_run=dry_run)
         if collection and not dry_run:
-            _add_to_collection(target, collection, pushed)
+            _add_to_collection(repository, collection, pushed)
     return pushed
 
 
-def _add_to_collection(target: "Target", collection: str, pushed: Pushed) -> None:
+def _add_to_collection(repository: Repository, collection: str, pushed: Pushed) -> None:
     """Add the dataset to a collection.
 
     Raises:
         HubError: That failed, and the message says that the selection is there.
     """
-
-    def add() -> None:
-        target.api.add_collection_item(collection, target.repo_id, "dataset", exists_ok=True)
-
+    api, repo_id = repository.api, repository.repo_id
     try:
-        try_again(add, collection)
+        try_again(lambda: api.add_collection_item(collection, repo_id, "dataset", exists_ok=True), collection)
     except client_errors() as error:
         raise HubError(
             f"{pushed.url} holds the selection (commit {(pushed.commit or '')[:8]}), but adding it to the collection "
@@ -199,149 +183,73 @@ def _add_to_collection(target: "Target", collection: str, pushed: Pushed) -> Non
 
 @dataclass
 class _Push:
-    """One push, from reading the repository to the commit."""
+    """A publication on its way into a repository.
 
-    target: Target
+    Attributes:
+        repository: Where it goes.
+        publication: What is pushed.
+        secrets: Rows that look as if they held one, once they are about to be made public.
+    """
+
+    repository: Repository
     publication: Publication
-    message: str
+    secrets: list[Finding] = field(default_factory=list)
 
-    def plan_only(self) -> Pushed:
-        """Say what would be done."""
-        plan = self._plan()
-        secrets = self._warn_of_secrets(plan)
-        new_branch, written = not plan.snapshot.has_branch, bool(plan.writes)
-        return self._pushed(plan, None, None, secrets=secrets, written=written, dry_run=True, new_branch=new_branch)
+    def plan_only(self) -> Commit:
+        """What would be done."""
+        plan = self.plan(self.repository.read())
+        self.warn_of_secrets(plan)
+        return Commit(plan, None, None, is_ours=bool(plan.writes), new_branch=not plan.snapshot.has_branch)
 
-    def run(self) -> Pushed:
-        """Do it, reading and merging anew as often as needed."""
-        before: Snapshot | None = None
-        sent: Plan | None = None
-        secrets: list[Finding] = []
-        new_branch = False
-        for attempt in range(1, ATTEMPTS + 1):
-            plan = self._plan()
-            if before is None and plan.snapshot.sha is None:
-                self.target.create()
-                plan = self._plan()
-            if plan.writes and before is not None:
-                plan.check_untouched(before)
-            new_branch = new_branch or not plan.snapshot.has_branch
-            found = self._pull_request_with(plan) if self.target.create_pr and plan.writes else None
-            if found or not plan.writes:
-                if not plan.snapshot.has_branch:
-                    self.target.make_branch(plan.snapshot.sha)
-                there: tuple[str | None, str | None] = found or (plan.snapshot.sha, None)
-                # After a commit whose answer was lost, what is there now is what was sent.
-                ours = sent is not None
-                return self._pushed(sent or plan, *there, secrets=secrets, written=ours, new_branch=new_branch)
-            if before is None:
-                before, secrets = plan.snapshot, self._warn_of_secrets(plan)
-            try:
-                info, written = self._commit(plan)
-            except Exception as error:
-                if not is_worth_retrying(error) or attempt == ATTEMPTS:
-                    raise
-                sent = plan if may_have_landed(error) else None
-                wait_before_retry(error, attempt, "the Hub did not take the commit")
-            else:
-                there = (info.oid, info.pr_url)
-                return self._pushed(plan, *there, secrets=secrets, written=written, new_branch=new_branch)
-        raise AssertionError("unreachable")  # pragma: no cover
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """What has to change in the repository.
 
-    def _plan(self) -> Plan:
-        snapshot = self.target.read()
-        if snapshot.private is False and self.target.private:
+        Raises:
+            HubError: It is public, and shall be private; or see ``Publication.plan``.
+        """
+        if snapshot.private is False and self.repository.private:
             raise HubError(
-                f"{self.target.repo_id} is there and public, so private=True (--private) would not make it private; "
-                "change its visibility in its settings, or push to another repository"
+                f"{self.repository.repo_id} is there and public, so private=True (--private) would not make it "
+                "private; change its visibility in its settings, or push to another repository"
             )
-        return Plan.of(self.publication, snapshot)
+        return self.publication.plan(snapshot)
 
-    def _warn_of_secrets(self, plan: Plan) -> list[Finding]:
+    def warn_of_secrets(self, plan: Plan) -> None:
         """Look through what will be public; a report shows rows of both sides."""
-        is_private = self.target.private if plan.snapshot.private is None else plan.snapshot.private
-        if is_private:
-            return []
+        if self.repository.private if plan.snapshot.private is None else plan.snapshot.private:
+            return
         selection, parts = self.publication.selection, self.publication.parts
         sides = {"kept": selection.kept, "dropped": selection.dropped}
-        shown = [name for name in sides if name in parts.configs or REPORT in parts.files]
-        found = [finding for name in shown for finding in find_secrets(sides[name])]
-        for finding in found:
-            warnings.warn(
-                f"about to be public: {finding}; remove such rows before pushing", SecretsWarning, stacklevel=6
-            )
-        return found
+        public = [rows for name, rows in sides.items() if name in parts.configs or REPORT in parts.files]
+        self.secrets = [finding for rows in public for finding in find_secrets(rows)]
+        for finding in self.secrets:
+            message = f"about to be public: {finding}; remove such rows before pushing"
+            # The frame above `push_selected`, which calls this through `publish` or `plan_only`.
+            warnings.warn(message, SecretsWarning, stacklevel=4)
 
-    def _commit(self, plan: Plan) -> tuple["CommitInfo", bool]:
-        """The commit, and whether it is ours: the client sends none where all files are there by now."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        target, api = self.target, self.target.api
-        adds = [
-            CommitOperationAdd(change.path, plan.contents[change.path])
-            for change in plan.writes
-            if change.action != "delete"
-        ]
-        deletes = [CommitOperationDelete(change.path) for change in plan.writes if change.action == "delete"]
-        if not plan.snapshot.has_branch:
-            api.preupload_lfs_files(target.repo_id, adds, repo_type="dataset", revision="main", free_memory=False)
-            target.make_branch(plan.snapshot.sha)
-        info = api.create_commit(
-            target.repo_id,
-            [*adds, *deletes],
-            commit_message=self.message,
-            commit_description=f"Written by im-datasets {__version__}.",
-            repo_type="dataset",
-            revision=target.revision,
-            create_pr=target.create_pr,
-            parent_commit=plan.snapshot.sha,
-        )
-        if target.create_pr and info.pr_revision is None:
-            raise HubError(f"the Hub opened no pull request on {target.repo_id}; nothing was written, push again")
-        # Set by the client on what it sent; where a later client has no such mark, the commit counts as ours.
-        return info, any(getattr(operation, "_is_committed", True) for operation in adds)
-
-    def _pull_request_with(self, plan: Plan) -> tuple[str, str] | None:
-        """Commit and address of an open pull request that already holds this very selection."""
-        return try_again(lambda: self._find_pull_request(plan), self.target.repo_id)
-
-    def _find_pull_request(self, plan: Plan) -> tuple[str, str] | None:
-        api, repo_id = self.target.api, self.target.repo_id
-        for request in api.get_repo_discussions(
-            repo_id, repo_type="dataset", discussion_type="pull_request", discussion_status="open"
-        ):
-            if request.title != self.message:
-                continue
-            oids = self.target.oids_at(f"refs/pr/{request.num}")
-            same = all(change_of(path, file, oids).action == "keep" for path, file in plan.local.items())
-            if same and not any(change.path in oids for change in plan.changes if change.action == "delete"):
-                sha = api.dataset_info(repo_id, revision=f"refs/pr/{request.num}").sha
-                return str(sha), request.url
-        return None
-
-    def _pushed(
-        self,
-        plan: Plan,
-        commit: str | None,
-        pull_request: str | None,
-        *,
-        secrets: Sequence[Finding] = (),
-        written: bool,
-        dry_run: bool = False,
-        new_branch: bool = False,
-    ) -> Pushed:
-        target = self.target
-        number = pull_request.rstrip("/").rpartition("/")[2] if pull_request else None
+    def outcome(self, commit: Commit, *, dry_run: bool) -> Pushed:
+        """What became of it."""
+        repository, plan = self.repository, commit.plan
+        number = commit.pull_request.rstrip("/").rpartition("/")[2] if commit.pull_request else None
         return Pushed(
-            repo_id=target.repo_id,
-            url=pull_request or f"{target.api.endpoint}/datasets/{target.repo_id}",
-            commit=commit,
-            pull_request=pull_request,
-            revision=f"refs/pr/{number}" if number else target.revision,
-            changed=written or new_branch,
+            repo_id=repository.repo_id,
+            url=commit.pull_request or f"{repository.api.endpoint}/datasets/{repository.repo_id}",
+            commit=commit.sha,
+            pull_request=commit.pull_request,
+            revision=f"refs/pr/{number}" if number else repository.revision,
+            changed=commit.is_ours or commit.new_branch,
             changes=plan.changes,
-            card_diff=plan.card_diff(),
-            secrets=list(secrets),
+            card_diff=_card_diff(plan),
+            secrets=self.secrets,
             dry_run=dry_run,
-            new_branch=new_branch,
+            new_branch=commit.new_branch,
         )
+
+
+def _card_diff(plan: Plan) -> str:
+    """How the card changes, as a unified diff."""
+    content = plan.contents[CARD]
+    assert isinstance(content, bytes)  # noqa: S101 - the card is a text
+    old = plan.snapshot.texts.get(CARD, "").splitlines(keepends=True)
+    new = content.decode("utf-8", "replace").splitlines(keepends=True)
+    return "".join(unified_diff(old, new, f"{CARD} (there)", f"{CARD} (pushed)"))

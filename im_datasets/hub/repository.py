@@ -1,58 +1,68 @@
-"""A dataset repository as it is now, and one commit on top of that."""
+"""A repository of the Hub, a dataset or a Space: what it holds now, and one commit on top of that.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+Publishing reads what is there, asks for a plan, and sends all of it as one commit whose parent is what was read. When
+the repository has moved meanwhile, it reads again and plans anew. Tokens are those of `huggingface_hub`'s own login.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from im_datasets.common.errors import HubError
 from im_datasets.common.version import __version__
-from im_datasets.hub.client import (
-    try_again,
-)
-from im_datasets.hub.manifest import Manifest
-from im_datasets.report.card import CARD, STANDALONE
-from im_datasets.report.configs import MANIFEST
+from im_datasets.hub.client import attempts, try_again
+from im_datasets.hub.plan import Action, Plan, Snapshot
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A branch as it was at one moment.
+class Commit:
+    """What became of a plan.
 
     Attributes:
-        sha: Its commit; None where the repository is not there.
-        private: Whether the repository is private; None where it is not there.
-        oids: Path → sha256 of a big file, git's sha1 of a small one.
-        card: ``README.md``; None where there is none.
-        manifest: What was last pushed; None where nothing was.
-        standalone: ``.huggingface.yaml``; None where there is none.
-        has_branch: Whether the branch is there; else this is ``main``, from which it will be made.
+        plan: What was sent, or what would be.
+        sha: The commit at which the repository holds it; None where nothing was sent.
+        pull_request: Address of the pull request that holds it; None where none was asked for, or needed.
+        is_ours: Whether this call wrote it, or would; False where everything was there.
+        new_branch: Whether the branch was made for it.
+        new_repository: Whether the repository was made for it.
     """
 
-    sha: str | None = None
-    private: bool | None = None
-    oids: Mapping[str, str] = field(default_factory=dict)
-    card: str | None = None
-    manifest: Manifest | None = None
-    standalone: str | None = None
-    has_branch: bool = True
+    plan: Plan
+    sha: str | None
+    pull_request: str | None
+    is_ours: bool
+    new_branch: bool
+    new_repository: bool = False
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a push goes."""
+class Repository:
+    """Where something is published.
+
+    Attributes:
+        api: The Hub's client.
+        repo_id: Owner and name.
+        kind: What the Hub calls its type.
+        private: Whether to make a new one private; None leaves that to the Hub's default for the owner.
+        create_pr: Whether to open a pull request instead of writing to the branch.
+        revision: Branch, or ``refs/pr/…`` of a pull request.
+        texts: Files whose text a snapshot holds.
+    """
 
     api: "HfApi"
     repo_id: str
-    private: bool | None
-    create_pr: bool
-    revision: str
+    kind: Literal["dataset", "space"]
+    private: bool | None = None
+    create_pr: bool = False
+    revision: str = "main"
+    texts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, repo_id: str, **settings: Any) -> "Target":
+    def of(cls, repo_id: str, kind: Literal["dataset", "space"], **settings: Any) -> Self:
         """The repository of a name, in the namespace of whoever is logged in where none is given.
 
         Raises:
@@ -67,7 +77,7 @@ class Target:
         if "/" not in repo_id:
             repo_id = f"{try_again(api.whoami, repo_id)['name']}/{repo_id}"
         validate_repo_id(repo_id)
-        return cls(api, repo_id, **settings)
+        return cls(api, repo_id, kind, **settings)
 
     def read(self) -> Snapshot:
         """What is there now."""
@@ -78,60 +88,151 @@ class Target:
 
         has_branch = True
         try:
-            info = self.api.dataset_info(self.repo_id, revision=self.revision)
+            info = self.api.repo_info(self.repo_id, repo_type=self.kind, revision=self.revision)
         except GatedRepoError:
-            raise
+            raise  # a RepositoryNotFoundError too, but of a repository that is there
         except RepositoryNotFoundError:
             return Snapshot()
         except RevisionNotFoundError:
             if self.revision.startswith("refs/"):
                 raise
-            info, has_branch = self.api.dataset_info(self.repo_id, revision="main"), False
-        oids = self.oids_at(str(info.sha))
-        manifest = self.text(MANIFEST, info.sha) if MANIFEST in oids else None
-        return Snapshot(
-            sha=info.sha,
-            private=info.private,
-            oids=oids,
-            card=self.text(CARD, info.sha) if CARD in oids else None,
-            manifest=read_manifest(manifest),
-            standalone=self.text(STANDALONE, info.sha) if STANDALONE in oids else None,
-            has_branch=has_branch,
-        )
+            info, has_branch = self.api.repo_info(self.repo_id, repo_type=self.kind, revision="main"), False
+        oids = self._oids(str(info.sha))
+        texts = {path: self._text(path, info.sha) for path in self.texts if path in oids}
+        return Snapshot(info.sha, info.private, oids, texts, has_branch)
 
-    def oids_at(self, revision: str) -> dict[str, str]:
-        """Path → digest of every file."""
+    def _text(self, path: str, revision: str | None) -> str:
+        local = self.api.hf_hub_download(self.repo_id, path, repo_type=self.kind, revision=revision)
+        return Path(local).read_bytes().decode("utf-8", errors="surrogateescape")
+
+    def _oids(self, revision: str) -> dict[str, str]:
         from huggingface_hub.hf_api import RepoFile
 
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type="dataset")
+        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type=self.kind)
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
         return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
-    def text(self, path: str, revision: str | None) -> str:
-        """A file's text."""
-        local = self.api.hf_hub_download(self.repo_id, path, repo_type="dataset", revision=revision)
-        return Path(local).read_bytes().decode("utf-8", errors="surrogateescape")
+    def oids_of(self, title: str, revision: str) -> dict[str, str] | None:
+        """Path → digest of every file, as the last commit of a title left them.
 
-    def create(self) -> None:
-        """Make the repository."""
-        try_again(
-            lambda: self.api.create_repo(self.repo_id, repo_type="dataset", private=self.private, exist_ok=True),
-            self.repo_id,
-        )
+        Args:
+            title: Of the commit.
+            revision: Where to look back from.
 
-    def make_branch(self, sha: str | None) -> None:
-        """Make the branch at a commit."""
+        Returns:
+            None where nobody has committed anything yet; empty where no commit has that title.
+        """
+
+        def look_back() -> dict[str, str] | None:
+            history = self.api.list_repo_commits(self.repo_id, repo_type=self.kind, revision=revision)
+            if len(history) == 1:
+                return None  # the Hub makes a repository with a first commit of its own
+            commit = next((commit.commit_id for commit in history if commit.title == title), None)
+            return self._oids(commit) if commit else {}
+
+        return try_again(look_back, self.repo_id)
+
+    def publish(
+        self, plan_for: Callable[[Snapshot], Plan], title: str, announce: Callable[[Plan], None] | None = None
+    ) -> Commit:
+        """Make the repository what a plan wants, as one commit or one pull request.
+
+        What somebody else changed meanwhile of the files that would be written is left alone. A commit whose answer
+        was lost is found again and not made twice.
+
+        Args:
+            plan_for: Works out what has to change; called again with what is there after somebody else's commit.
+            title: Of the commit or pull request.
+            announce: Called once, with the first plan that is about to be sent.
+
+        Raises:
+            ConflictError: Somebody else changed what would have been written.
+            Exception: What ``plan_for`` or the client raised.
+        """
+        before: Snapshot | None = None
+        lost: Plan | None = None
+        new_branch = new_repository = False
+        for attempt in attempts(f"the Hub did not take the commit to {self.repo_id}", merges_anew=True):
+            plan = plan_for(self.read())
+            if before is None and plan.snapshot.sha is None:
+                self._create()  # not before there is a plan, which may be refused
+                plan, new_repository = plan_for(self.read()), True
+            if before is not None:
+                plan.check_untouched(before)
+            new_branch = new_branch or not plan.snapshot.has_branch
+            request = self._find_pull_request(plan, title) if self.create_pr and plan.writes else None
+            if request or not plan.writes:
+                if not plan.snapshot.has_branch:
+                    self._make_branch(plan.snapshot.sha)
+                place: tuple[str | None, str | None] = request or (plan.snapshot.sha, None)
+                # After a commit whose answer was lost, what is there now is what was sent.
+                return Commit(lost or plan, *place, lost is not None, new_branch, new_repository)
+            if before is None:
+                before = plan.snapshot
+                if announce:
+                    announce(plan)
+            with attempt:
+                return Commit(plan, *self._commit(plan, title), new_branch, new_repository)
+            lost = plan if attempt.may_have_landed else None
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _create(self) -> None:
+        sdk = "gradio" if self.kind == "space" else None
         try_again(
-            lambda: self.api.create_branch(
-                self.repo_id, branch=self.revision, revision=sha, repo_type="dataset", exist_ok=True
+            lambda: self.api.create_repo(
+                self.repo_id, repo_type=self.kind, private=self.private, space_sdk=sdk, exist_ok=True
             ),
             self.repo_id,
         )
 
+    def _make_branch(self, sha: str | None) -> None:
+        try_again(
+            lambda: self.api.create_branch(
+                self.repo_id, branch=self.revision, revision=sha, repo_type=self.kind, exist_ok=True
+            ),
+            self.repo_id,
+        )
 
-def read_manifest(text: str | None) -> Manifest | None:
-    """What was last pushed; None where that file is not ours, which is found out when it would be replaced."""
-    try:
-        return None if text is None else Manifest.from_json(text)
-    except HubError:
-        return None
+    def _commit(self, plan: Plan, title: str) -> tuple[str, str | None, bool]:
+        """The commit, its pull request, and whether it is ours: the client sends none where all files are there."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        adds = [
+            CommitOperationAdd(change.path, plan.contents[change.path])
+            for change in plan.writes
+            if change.action != Action.DELETE
+        ]
+        deletes = [CommitOperationDelete(change.path) for change in plan.writes if change.action == Action.DELETE]
+        if not plan.snapshot.has_branch:
+            # Before the branch is made, so that an upload that fails leaves none behind.
+            self.api.preupload_lfs_files(self.repo_id, adds, repo_type=self.kind, revision="main", free_memory=False)
+            self._make_branch(plan.snapshot.sha)
+        info = self.api.create_commit(
+            self.repo_id,
+            [*adds, *deletes],
+            commit_message=title,
+            commit_description=f"Written by im-datasets {__version__}.",
+            repo_type=self.kind,
+            revision=self.revision,
+            create_pr=self.create_pr,
+            parent_commit=plan.snapshot.sha,
+        )
+        if self.create_pr and info.pr_revision is None:
+            raise HubError(f"the Hub opened no pull request on {self.repo_id}; nothing was written, push again")
+        # Set by the client on what it sent; where a later client has no such mark, the commit counts as ours.
+        return info.oid, info.pr_url, any(getattr(operation, "_is_committed", True) for operation in adds)
+
+    def _find_pull_request(self, plan: Plan, title: str) -> tuple[str, str] | None:
+        """Commit and address of an open pull request that already holds this very plan."""
+
+        def look() -> tuple[str, str] | None:
+            for request in self.api.get_repo_discussions(
+                self.repo_id, repo_type=self.kind, discussion_type="pull_request", discussion_status="open"
+            ):
+                revision = f"refs/pr/{request.num}"
+                if request.title == title and plan.is_carried_out_in(self._oids(revision)):
+                    info = self.api.repo_info(self.repo_id, repo_type=self.kind, revision=revision)
+                    return str(info.sha), request.url
+            return None
+
+        return try_again(look, self.repo_id)

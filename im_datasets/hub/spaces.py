@@ -8,23 +8,17 @@ stays unless told otherwise.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from im_datasets.common.errors import ConflictError, HubError, ModuleNameError
-from im_datasets.common.version import __version__
-from im_datasets.hub.client import client_errors, explain, explained, is_worth_retrying, try_again, wait_before_retry
+from im_datasets.hub.client import explained
+from im_datasets.hub.plan import Plan, Snapshot
+from im_datasets.hub.repository import Repository
 from im_datasets.hub.secret_scan import looks_like
 from im_datasets.indicators.metric import module_names, module_path
-from im_datasets.report.configs import Published
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 FILES = ("README.md", "app.py", "requirements.txt")
 """What a Space holds beside the module itself."""
-
-ATTEMPTS = 6
-"""How often publishing one Space is tried."""
 
 MESSAGE = "Publish with im-datasets"
 """Title of every commit made here, by which the last one is found again."""
@@ -143,83 +137,32 @@ def push_modules(
     spaces = [make_space(name, namespace, package) for name in names]
     if dry_run:
         return [PushedSpace(space.repo_id, "planned") for space in spaces]
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="im-datasets", library_version=__version__)
-    return [_Publishing(api, space, private, overwrite).run() for space in spaces]
+    return [_publish(space, private=private, overwrite=overwrite) for space in spaces]
 
 
-@dataclass(frozen=True)
-class _Publishing:
-    """One Space on its way to the Hub."""
+def _publish(space: Space, *, private: bool, overwrite: bool) -> PushedSpace:
+    """Make the Space where there is none, and commit what differs."""
+    with explained(space.repo_id):
+        repository = Repository.of(space.repo_id, "space", private=private or None)
 
-    api: "HfApi"
-    space: Space
-    private: bool
-    overwrite: bool
+        def plan(snapshot: Snapshot) -> Plan:
+            plan = Plan.between(snapshot, space.files)
+            if snapshot.sha and not overwrite:
+                _check_foreign(repository, plan)
+            return plan
 
-    def run(self) -> PushedSpace:
-        """Make the Space where there is none, and commit what differs; tried again while that may help."""
-        name = self.space.repo_id
-        with explained(name):
-            # Asked once: after a lost answer the commit that is found then is ours.
-            before = try_again(self._head, name)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                commit = self._commit(is_new=before is None)
-            except client_errors() as error:
-                if attempt == ATTEMPTS or not is_worth_retrying(error):
-                    raise HubError(explain(error, name)) from None
-                wait_before_retry(error, attempt, f"{name} was not published")
-            else:
-                status: Status = "created" if before is None else "unchanged" if commit == before else "updated"
-                return PushedSpace(name, status, f"{self.api.endpoint}/spaces/{name}", commit)
-        raise AssertionError("the last attempt returns or raises")
+        commit = repository.publish(plan, MESSAGE)
+    status: Status = "created" if commit.new_repository else "updated" if commit.is_ours else "unchanged"
+    return PushedSpace(space.repo_id, status, f"{repository.api.endpoint}/spaces/{space.repo_id}", str(commit.sha))
 
-    def _head(self) -> str | None:
-        if not self.api.repo_exists(self.space.repo_id, repo_type="space"):
-            return None
-        return self.api.repo_info(self.space.repo_id, repo_type="space").sha
 
-    def _commit(self, *, is_new: bool) -> str:
-        from huggingface_hub import CommitOperationAdd
-
-        name = self.space.repo_id
-        if is_new:
-            self.api.create_repo(
-                name, repo_type="space", space_sdk="gradio", private=self.private or None, exist_ok=True
-            )
-        parent = str(self._head())
-        if not self.overwrite:
-            self._check_foreign(parent)
-        return self.api.create_commit(
-            name,
-            [CommitOperationAdd(path, content) for path, content in self.space.files.items()],
-            commit_message=MESSAGE,
-            repo_type="space",
-            parent_commit=parent,
-        ).oid
-
-    def _check_foreign(self, head: str) -> None:
-        """Refuse to replace a file that is neither as this package last left it nor as it shall be."""
-        history = self.api.list_repo_commits(self.space.repo_id, repo_type="space", revision=head)
-        if len(history) == 1:
-            return  # the Hub's own first commit
-        there = self._blobs(head)
-        left = next((commit.commit_id for commit in history if commit.title == MESSAGE), None)
-        ours = self._blobs(left) if left else {}
-        wanted = {path: Published.of(content).git_sha1 for path, content in self.space.files.items()}
-        if foreign := [path for path, blob in there.items() if blob not in (ours.get(path), wanted[path])]:
-            raise ConflictError(
-                f"{', '.join(sorted(foreign))} in the Space {self.space.repo_id} is not as im-datasets left it; "
-                "publish under another name, or pass overwrite=True (--overwrite) to replace it"
-            )
-
-    def _blobs(self, revision: str) -> dict[str, str]:
-        """Path → git's name of the content, of the files that a Space of ours has."""
-        from huggingface_hub.hf_api import RepoFile
-
-        found = self.api.get_paths_info(
-            self.space.repo_id, list(self.space.files), repo_type="space", revision=revision
+def _check_foreign(repository: Repository, plan: Plan) -> None:
+    """Refuse to replace a file that is neither as this package last left it nor as it shall be."""
+    ours = repository.oids_of(MESSAGE, str(plan.snapshot.sha))
+    if ours is None:
+        return
+    if foreign := plan.foreign({path: (oid,) for path, oid in ours.items()}):
+        raise ConflictError(
+            f"{', '.join(sorted(foreign))} in the Space {repository.repo_id} is not as im-datasets left it; "
+            "publish under another name, or pass overwrite=True (--overwrite) to replace it"
         )
-        return {entry.path: entry.blob_id for entry in found if isinstance(entry, RepoFile)}

@@ -41,7 +41,7 @@ FILES = [
 def waits(monkeypatch):
     """Seconds waited, by us and by the client, without waiting."""
     waited = []
-    monkeypatch.setattr(hub_errors, "_sleep", waited.append)
+    monkeypatch.setattr(hub_errors, "time", SimpleNamespace(sleep=waited.append))
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waited.append))
     return waited
 
@@ -55,7 +55,7 @@ def quick_figures(monkeypatch):
             write_bytes(folder / path, f"{path} of {len(selection.kept)} rows".encode())
         return [FIGURE, PANELS]
 
-    monkeypatch.setattr("im_datasets.hub.plan.write_figures", write)
+    monkeypatch.setattr("im_datasets.hub.publication.write_figures", write)
 
 
 @pytest.fixture(scope="module")
@@ -505,7 +505,7 @@ def test_push_gives_up_when_it_is_always_outdated(hub, selection, waits):
     hub.fail("POST", "/commit/", status=412, times=99)
     with pytest.raises(HubError, match="412"):
         push(selection)
-    assert len(hub.calls("POST", "/commit/")) == hub_module.ATTEMPTS
+    assert len(hub.calls("POST", "/commit/")) == hub_errors.ATTEMPTS
     assert hub.store.paths(REPO) == [".gitattributes"]
 
 

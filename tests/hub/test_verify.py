@@ -86,7 +86,7 @@ def published(hub, copies, tmp_path):
 def waits(monkeypatch):
     """Seconds waited, without waiting."""
     waited = []
-    monkeypatch.setattr("im_datasets.hub.client._sleep", waited.append)
+    monkeypatch.setattr("im_datasets.hub.client.time", SimpleNamespace(sleep=waited.append))
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waited.append))
     return waited
 
@@ -591,7 +591,7 @@ def test_push_command_interrupted_says_so(hub, mined, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("im_datasets.hub.push._Push._commit", interrupt)
+    monkeypatch.setattr("im_datasets.hub.repository.Repository._commit", interrupt)
     done = run("push", mined.folder, REPO)
     assert done.exit_code == 130
     assert "interrupted; a commit is made whole or not at all. Push again to be sure" in done.stderr
