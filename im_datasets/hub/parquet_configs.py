@@ -1,6 +1,5 @@
 """Selection → the Parquet shards of its configs, written into a folder, without the network."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ _COLUMN_CHOICES = ("all", "original")
 
 
 @dataclass(frozen=True)
-class Parts:
+class DataFiles:
     """The data files of a publication.
 
     Attributes:
@@ -43,7 +42,7 @@ class Parts:
     infos: dict[str, DatasetInfo]
 
 
-def write_parts(
+def write_data_files(
     selection: Selection,
     folder: Path,
     *,
@@ -52,7 +51,7 @@ def write_parts(
     include_scores: bool = False,
     scores_only: bool = False,
     shard_bytes: int = SHARD_BYTES,
-) -> Parts:
+) -> DataFiles:
     """Write the configs of a selection: ``kept``, and if asked ``dropped`` and ``scores``.
 
     Args:
@@ -74,19 +73,21 @@ def write_parts(
     if not len(selection.kept):
         raise HubError("the selection keeps no row, so there is nothing to publish")
     _check_numbers(selection)
-    strip: Callable[[Dataset], Dataset] = (lambda rows: rows) if columns == "all" else _original(selection)
+    added = [] if columns == "all" else [*added_columns(selection), REASON, DUPLICATE_OF]
+    if not set(selection.kept.column_names) - set(added):
+        raise HubError("no column of the source is left beside those of im-datasets; pass columns='all'")
     configs: dict[str, Dataset] = {}
     if not scores_only:
-        configs["kept"] = strip(selection.kept)
+        configs["kept"] = _without(selection.kept, added)
     # `datasets` cannot open a config without rows.
     if include_dropped and len(selection.dropped):
-        configs["dropped"] = strip(selection.dropped)
+        configs["dropped"] = _without(selection.dropped, added)
     if include_scores or scores_only:
         configs["scores"] = scores_table(selection)
-    parts = Parts(folder, {}, {}, {})
+    data = DataFiles(folder, {}, {}, {})
     for name, rows in configs.items():
-        _write_config(parts, name, rows, shard_bytes)
-    return parts
+        _write_config(data, name, rows, shard_bytes)
+    return data
 
 
 def _check_numbers(selection: Selection) -> None:
@@ -110,13 +111,9 @@ def added_columns(selection: Selection) -> list[str]:
 
 
 def scores_table(selection: Selection) -> Dataset:
-    """Row numbers, ranks and scores of all rows, kept ones first, and no text of the source.
-
-    Args:
-        selection: What was kept and dropped.
-    """
-    names = added_columns(selection)
-    names += [name for name in (SOURCE_ROW, TURN) if name in selection.kept.column_names]
+    """Row numbers, ranks and scores of all rows of a selection, kept ones first, and no text of the source."""
+    numbers = [name for name in (SOURCE_ROW, TURN) if name in selection.kept.column_names]
+    names = added_columns(selection) + numbers
     sides = [selection.kept.select_columns(names)]
     if len(selection.dropped):
         sides.append(selection.dropped.select_columns([*names, REASON, DUPLICATE_OF]))
@@ -130,34 +127,27 @@ def scores_table(selection: Selection) -> Dataset:
     return concatenate_datasets([rows.select_columns([ROW, RANK]), is_kept, _without(rows, [ROW, RANK])], axis=1)
 
 
-def _original(selection: Selection) -> Callable[[Dataset], Dataset]:
-    added = [*added_columns(selection), REASON, DUPLICATE_OF]
-    if not set(selection.kept.column_names) - set(added):
-        raise HubError("no column of the source is left beside those of im-datasets; pass columns='all'")
-    return lambda rows: _without(rows, added)
-
-
 def _without(rows: Dataset, names: list[str]) -> Dataset:
     return rows.remove_columns([name for name in names if name in rows.column_names])
 
 
-def _write_config(parts: Parts, name: str, rows: Dataset, shard_bytes: int) -> None:
+def _write_config(data: DataFiles, name: str, rows: Dataset, shard_bytes: int) -> None:
     rows = _with_its_media(rows.with_format(None))
     shards = max(1, min(len(rows), -(-int(rows._estimate_nbytes()) // shard_bytes)))
-    (parts.folder / name).mkdir(parents=True, exist_ok=True)
+    (data.folder / name).mkdir(parents=True, exist_ok=True)
     paths, size = [], 0
-    with laid_out(rows, parts.folder) as lying:
+    with laid_out(rows, data.folder) as contiguous:
         for shard in range(shards):
             path = f"{name}/{SPLIT}-{shard:05d}-of-{shards:05d}.parquet"
-            size += lying.shard(shards, shard, contiguous=True).to_parquet(parts.folder / path)
-            parts.files[path] = Published.of_file(parts.folder / path)
+            size += contiguous.shard(shards, shard, contiguous=True).to_parquet(data.folder / path)
+            data.files[path] = Published.of_file(data.folder / path)
             paths.append(path)
-    parts.configs[name] = Config(len(rows), list(rows.column_names), paths)
+    data.configs[name] = Config(len(rows), list(rows.column_names), paths)
     split = SplitInfo(SPLIT, num_bytes=size, num_examples=len(rows))
-    parts.infos[name] = DatasetInfo(
+    data.infos[name] = DatasetInfo(
         features=rows.features,
         splits=SplitDict({SPLIT: split}),
-        download_size=sum(parts.files[path].size for path in paths),
+        download_size=sum(data.files[path].size for path in paths),
         dataset_size=size,
     )
 

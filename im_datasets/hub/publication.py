@@ -7,7 +7,7 @@ from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.common.version import __version__
 from im_datasets.hub.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.hub.manifest import Manifest
-from im_datasets.hub.parquet_configs import Parts
+from im_datasets.hub.parquet_configs import DataFiles
 from im_datasets.hub.plan import Plan, Snapshot
 from im_datasets.hub.terms import Stated, fill_facts, source_states
 from im_datasets.report.card import CARD, CONFIGS, STANDALONE, Card, block_digests, render_card, write_figures
@@ -36,7 +36,7 @@ class Publication:
     """
 
     selection: Selection
-    parts: Parts
+    data: DataFiles
     columns: str
     facts: CardFacts
     card: str | None
@@ -48,12 +48,12 @@ class Publication:
 
     def add_files(self, *, report: bool) -> None:
         """Put figures, and a report of the record without paths, beside the shards."""
-        folder, record = self.parts.folder, self.selection.record
+        folder, record = self.data.folder, self.selection.record
         paths = write_figures(self.selection, folder)
         if report and record:
             write_report(self.selection, record, folder / REPORT)
             paths.append(REPORT)
-        self.parts.files.update({path: Published.of_file(folder / path) for path in paths})
+        self.data.files.update({path: Published.of_file(folder / path) for path in paths})
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """What has to change in a repository.
@@ -67,7 +67,7 @@ class Publication:
         contents = self._contents(snapshot, last)
         pushed = last.files if last else {}
         obsolete = [path for path in pushed if path not in contents]
-        plan = Plan.between(snapshot, contents, self.parts.files, obsolete=obsolete, merged=[CARD])
+        plan = Plan.between(snapshot, contents, self.data.files, obsolete=obsolete, merged=[CARD])
         _check_standalone(snapshot)
         if not self.overwrite:
             digests = {path: (file.sha256, file.git_sha1) for path, file in pushed.items()}
@@ -85,7 +85,7 @@ class Publication:
 
     def _contents(self, snapshot: Snapshot, last: Manifest | None) -> dict[str, Path | bytes]:
         """Path → content of every file."""
-        rows, parts = self.selection, self.parts
+        rows, data = self.selection, self.data
         existing = snapshot.texts.get(CARD)
         facts = fill_facts(self.facts, [Stated.of(card) for card in (existing, self.card) if card], self.source)
         if hints := missing_facts(facts.license, facts.language):
@@ -95,9 +95,9 @@ class Publication:
             rows,
             rows.record,
             facts,
-            configs=parts.configs,
-            infos=parts.infos,
-            digests={path: file.sha256 for path, file in parts.files.items()},
+            configs=data.configs,
+            infos=data.infos,
+            digests={path: file.sha256 for path, file in data.files.items()},
             original=self.columns == "original",
         )
         manifest = Manifest(
@@ -106,13 +106,13 @@ class Publication:
             selection=describe_selection(rows),
             record=rows.record,
             columns=self.columns,
-            configs=parts.configs,
-            files=dict(sorted(parts.files.items())),
+            configs=data.configs,
+            files=dict(sorted(data.files.items())),
             card={"facts": asdict(facts), "blocks": block_digests(fresh.blocks), "metadata": fresh.metadata},
         )
         texts = {CARD: self._merged(fresh, existing, last), MANIFEST: manifest.to_json()}
         encoded = {path: text.encode("utf-8", errors="surrogateescape") for path, text in texts.items()}
-        return {**{path: parts.folder / path for path in parts.files}, **encoded}
+        return {**{path: data.folder / path for path in data.files}, **encoded}
 
     def _merged(self, fresh: Card, existing: str | None, last: Manifest | None) -> str:
         """The card in what people wrote: around the one that is there, else around the one that was given."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from im_datasets.common.errors import HubError
 from im_datasets.hub.client import client_errors, explain, explained, try_again
-from im_datasets.hub.parquet_configs import write_parts
+from im_datasets.hub.parquet_configs import write_data_files
 from im_datasets.hub.plan import Change, Plan, Snapshot
 from im_datasets.hub.publication import READ, Publication
 from im_datasets.hub.repository import Commit, Repository
@@ -151,10 +151,10 @@ def push_selected(
             with explained(f"collection {collection}"):
                 try_again(lambda: repository.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
-        parts = write_parts(selection, Path(folder), columns=columns, **options)
+        data = write_data_files(selection, Path(folder), columns=columns, **options)
         branch = None if repository.revision == "main" else repository.revision
         facts = replace(facts, repo_id=repository.repo_id, revision=branch)
-        publication = Publication(selection, parts, columns, facts, card, overwrite)
+        publication = Publication(selection, data, columns, facts, card, overwrite)
         publication.add_files(report=report)
         push = _Push(repository, publication)
         title = message or f"{len(selection.kept):,} rows selected by im-datasets"
@@ -218,9 +218,9 @@ class _Push:
         """Look through what will be public; a report shows rows of both sides."""
         if self.repository.private if plan.snapshot.private is None else plan.snapshot.private:
             return
-        selection, parts = self.publication.selection, self.publication.parts
+        selection, data = self.publication.selection, self.publication.data
         sides = {"kept": selection.kept, "dropped": selection.dropped}
-        public = [rows for name, rows in sides.items() if name in parts.configs or REPORT in parts.files]
+        public = [rows for name, rows in sides.items() if name in data.configs or REPORT in data.files]
         self.secrets = [finding for rows in public for finding in find_secrets(rows)]
         for finding in self.secrets:
             message = f"about to be public: {finding}; remove such rows before pushing"

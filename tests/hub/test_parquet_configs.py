@@ -7,17 +7,17 @@ from datasets import Dataset, concatenate_datasets
 from report_sample import make_record, make_selection
 
 from im_datasets.common.errors import HubError
-from im_datasets.hub.parquet_configs import added_columns, scores_table, write_parts
+from im_datasets.hub.parquet_configs import added_columns, scores_table, write_data_files
 from im_datasets.scoring.record import IndicatorRecord
 
 
-def test_write_parts_gives_the_same_bytes_again(tmp_path):
-    first, second = (write_parts(make_selection(), tmp_path / name, include_dropped=True) for name in "ab")
+def test_write_data_files_gives_the_same_bytes_again(tmp_path):
+    first, second = (write_data_files(make_selection(), tmp_path / name, include_dropped=True) for name in "ab")
     assert first.files == second.files
 
 
-def test_write_parts_describes_every_shard(tmp_path):
-    parts = write_parts(make_selection(), tmp_path, shard_bytes=200)
+def test_write_data_files_describes_every_shard(tmp_path):
+    parts = write_data_files(make_selection(), tmp_path, shard_bytes=200)
     config = parts.configs["kept"]
     assert len(config.files) > 1
     assert config.files == sorted(parts.files)
@@ -25,11 +25,11 @@ def test_write_parts_describes_every_shard(tmp_path):
     assert parts.infos["kept"].splits["train"].num_examples == 8
 
 
-def test_write_parts_refuses_two_rows_of_one_number(tmp_path):
+def test_write_data_files_refuses_two_rows_of_one_number(tmp_path):
     selection = make_selection()
     twice = concatenate_datasets([selection.kept, selection.kept.select([0])])
     with pytest.raises(HubError, match=r"two rows have the im_row .* select again"):
-        write_parts(replace(selection, kept=twice), tmp_path)
+        write_data_files(replace(selection, kept=twice), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -58,7 +58,7 @@ def test_original_columns_alone_need_some(tmp_path):
     selection = make_selection()
     bare = replace(selection, kept=selection.kept.remove_columns(["instruction", "output"]))
     with pytest.raises(HubError, match="no column of the source is left"):
-        write_parts(bare, tmp_path, columns="original")
+        write_data_files(bare, tmp_path, columns="original")
 
 
 def test_images_lie_inside_the_shards_and_name_no_path(tmp_path):
@@ -70,7 +70,7 @@ def test_images_lie_inside_the_shards_and_name_no_path(tmp_path):
     selection = make_selection(1, 1, unscorable=0, duplicates=0)
     pictures = Dataset.from_dict({"image": [str(tmp_path / "secret-folder-name.png")]}).cast_column("image", Image())
     kept = concatenate_datasets([pictures, selection.kept], axis=1)
-    parts = write_parts(replace(selection, kept=kept), tmp_path / "out")
+    parts = write_data_files(replace(selection, kept=kept), tmp_path / "out")
     content = (tmp_path / "out" / parts.configs["kept"].files[0]).read_bytes()
     assert str(tmp_path).encode() not in content
     assert Dataset.from_parquet(str(tmp_path / "out" / parts.configs["kept"].files[0]))[0]["image"].size == (2, 2)

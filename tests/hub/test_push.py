@@ -133,7 +133,7 @@ def test_push_of_original_columns_leaves_ours_out(hub, selection):
 
 
 def test_push_writes_several_shards_of_a_big_selection(hub, selection, monkeypatch):
-    monkeypatch.setattr("im_datasets.hub.push.write_parts", _in_small_shards(hub_module.write_parts))
+    monkeypatch.setattr("im_datasets.hub.push.write_data_files", _in_small_shards(hub_module.write_data_files))
     push(selection)
     shards = [path for path in hub.store.paths(REPO) if path.startswith("kept/")]
     assert len(shards) == 8
