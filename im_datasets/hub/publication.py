@@ -9,7 +9,7 @@ from im_datasets.hub.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import DataFiles
 from im_datasets.hub.plan import Plan, Snapshot
-from im_datasets.hub.terms import Stated, fill_facts, source_states
+from im_datasets.hub.terms import fill_facts, read_facts, source_facts
 from im_datasets.report.card import CARD, CONFIGS, STANDALONE, Card, block_digests, render_card, write_figures
 from im_datasets.report.card_facts import CardFacts, check_licence, missing_facts
 from im_datasets.report.configs import MANIFEST, Published
@@ -41,10 +41,10 @@ class Publication:
     facts: CardFacts
     card: str | None
     overwrite: bool
-    source: Stated | None = field(init=False)
+    source: CardFacts | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.source = source_states(self.selection.record)
+        self.source = source_facts(self.selection.record)
 
     def add_files(self, *, report: bool) -> None:
         """Put figures, and a report of the record without paths, beside the shards."""
@@ -87,7 +87,7 @@ class Publication:
         """Path → content of every file."""
         rows, data = self.selection, self.data
         existing = snapshot.texts.get(CARD)
-        facts = fill_facts(self.facts, [Stated.of(card) for card in (existing, self.card) if card], self.source)
+        facts = fill_facts(self.facts, [read_facts(card) for card in (existing, self.card) if card], self.source)
         if hints := missing_facts(facts.license, facts.language):
             raise HubError("; ".join(hints) + ". Where nobody knows, 'unknown' is a licence and 'und' a language")
         check_licence(str(facts.license))

@@ -73,13 +73,14 @@ def find_secrets(rows: Dataset) -> list[Finding]:
         >>> str(find_secrets(rows)[0])
         "column 'q' holds what looks like an AWS access key in row 1"
     """
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    names = rows[ROW][:] if ROW in rows.column_names else range(len(rows))
+    hits: dict[tuple[str, str], list[int]] = defaultdict(list)
+    numbers = rows[ROW][:] if ROW in rows.column_names else range(len(rows))
     for column in rows.column_names:
-        for place, text in enumerate(_texts(rows, column)):
+        # A column without texts gives fewer values than there are rows: none.
+        for number, text in zip(numbers, _texts(rows, column), strict=False):
             for kind in looks_like(text):
-                found[kind, column].append(int(names[place]))
-    return [Finding(kind, column, places) for (kind, column), places in found.items()]
+                hits[kind, column].append(int(number))
+    return [Finding(kind, column, places) for (kind, column), places in hits.items()]
 
 
 def looks_like(text: str) -> list[str]:
@@ -95,6 +96,7 @@ def looks_like(text: str) -> list[str]:
 def _texts(rows: Dataset, column: str) -> Iterator[str]:
     """Every value of a column as text, in row order; empty where it holds none."""
     feature: Any = rows.features[column]
+    # Features of several parts have no dtype; a text may lie in any of them.
     if getattr(feature, "dtype", None) not in {None, "string", "large_string", "json"} and not isinstance(
         feature, dict | list
     ):
