@@ -18,6 +18,9 @@ from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, Select
 IS_KEPT = "im_kept"
 """Column of the config ``scores``: whether the row is among the kept ones."""
 
+DROP_FEATURES = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
+"""Columns that only dropped rows have."""
+
 SHARD_BYTES = 500 * 10**6
 """Rough size of a shard at most, in bytes of Arrow."""
 
@@ -120,8 +123,7 @@ def scores_table(selection: Selection) -> Dataset:
     sizes = [len(side) for side in sides]
     if len(sides) == 2:
         nothing = {REASON: [""] * sizes[0], DUPLICATE_OF: [-1] * sizes[0]}
-        typed = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
-        sides[0] = concatenate_datasets([sides[0], Dataset.from_dict(nothing, features=typed)], axis=1)
+        sides[0] = concatenate_datasets([sides[0], Dataset.from_dict(nothing, features=DROP_FEATURES)], axis=1)
     rows = concatenate_datasets(sides)
     is_kept = Dataset.from_dict({IS_KEPT: [row < sizes[0] for row in range(len(rows))]})
     return concatenate_datasets([rows.select_columns([ROW, RANK]), is_kept, _without(rows, [ROW, RANK])], axis=1)

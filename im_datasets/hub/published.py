@@ -6,17 +6,19 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+import numpy as np
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from im_datasets.common.errors import HubError, OutputError
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
 from im_datasets.hub.manifest import Manifest
-from im_datasets.hub.parquet_configs import IS_KEPT
+from im_datasets.hub.parquet_configs import DROP_FEATURES, IS_KEPT
 from im_datasets.report.card import CARD, STANDALONE
 from im_datasets.report.configs import MANIFEST
 from im_datasets.report.result_folder import describe_settings, load_result
+from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import RECORD, ScoringRecord
 from im_datasets.selection.select import DUPLICATE_OF, REASON, Selection
 
@@ -37,7 +39,7 @@ class PublishedSelection:
         name: What was asked for.
         folder: Where its files lie on this machine.
         manifest: What it claims; None for a folder of ``mine``, which has no checksums.
-        record: The ScoringRecord; None where it was not published.
+        record: How the scores came about; None where that was not published.
         commit: The commit it was read at; None for a folder.
         is_from_cache: Whether the Hub could not be asked, so that this is what was last read from it here.
     """
@@ -70,7 +72,7 @@ class PublishedSelection:
     @classmethod
     def _in_folder(cls, folder: Path) -> Self:
         if (folder / MANIFEST).is_file():
-            manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = _read_manifest(folder / MANIFEST)
             return cls(folder.name, folder, manifest, manifest.record)
         if (folder / RECORD).is_file():
             return cls(folder.name, folder, None, ScoringRecord.load(folder / RECORD))
@@ -81,8 +83,8 @@ class PublishedSelection:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            asked = _commit_of(repo_id, revision)
-            manifest_path, folder = _download(repo_id, revision, asked)
+            head = _commit_of(repo_id, revision)
+            manifest_path, folder = _download(repo_id, revision, head)
         except LocalEntryNotFoundError as error:
             raise HubError(f"{repo_id} is not in the local cache, and the Hub cannot be reached; try again") from error
         except EntryNotFoundError as error:
@@ -90,10 +92,10 @@ class PublishedSelection:
         except client_errors() as error:
             raise HubError(explain(error, repo_id)) from None
         commit = manifest_path.parent.name
-        if asked is None:
+        if head is None:
             logger.warning("the Hub cannot be reached: %s is read from the local cache at %s", repo_id, commit)
-        manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
-        return cls(repo_id, folder, manifest, manifest.record, commit, is_from_cache=asked is None)
+        manifest = _read_manifest(manifest_path)
+        return cls(repo_id, folder, manifest, manifest.record, commit, is_from_cache=head is None)
 
     @property
     def card(self) -> str | None:
@@ -111,60 +113,70 @@ class PublishedSelection:
         if self.manifest is None:
             selection = load_result(self.folder)
             return {"kept": selection.kept, "dropped": selection.dropped}
-        return {name: self._read(config.files) for name, config in self.manifest.configs.items()}
+        configs = self.manifest.configs.items()
+        return {name: concatenate_datasets([self._read(path) for path in config.files]) for name, config in configs}
 
-    def _read(self, files: list[str]) -> Dataset:
-        """Rows of some shards, by way of no cache that an earlier state of a file could be in."""
-        shards = []
-        for path in files:
-            local = self.folder / safe_path(path)
-            try:
-                table = pq.read_table(local)
-            except (OSError, ValueError) as error:
-                raise HubError(f"{path} of {self.name} cannot be read as Parquet: {type(error).__name__}") from error
-            shards.append(Dataset(table))
-        return concatenate_datasets(shards)
+    def _read(self, path: str) -> Dataset:
+        try:
+            # Not by `load_dataset`, whose cache may hold an earlier state of the file.
+            return Dataset(pq.read_table(self.folder / safe_path(path)))
+        except (OSError, ValueError) as error:
+            raise HubError(f"{path} of {self.name} cannot be read as Parquet: {type(error).__name__}") from error
 
+    @cached_property
     def selection(self) -> Selection:
         """Both sides, as far as they were published.
 
-        Returns:
-            The kept rows with their scores, where these were published. The dropped rows have no texts where
-            only their scores were published, and there are none where neither was.
+        The kept rows have their scores, where these were published. The dropped rows have no texts where only their
+        scores were published, and there are none where neither was.
 
         Raises:
             HubError: A file is missing or broken.
         """
-        kept, dropped = self.sides()
-        told, sides = self.told, (kept, _none_dropped(kept) if dropped is None else dropped)
-        return Selection(*sides, describe_settings(told), told.get("cut"), told.get("reasons", {}), self.record)
+        kept, claims = self.sides["kept"], self.claims
+        dropped = self.sides.get("dropped", _none_dropped(kept))
+        settings = describe_settings(claims)
+        return Selection(kept, dropped, settings, claims.get("cut"), claims.get("reasons", {}), self.record)
 
     @property
-    def told(self) -> dict[str, Any]:
+    def claims(self) -> dict[str, Any]:
         """What the selection says of itself."""
         return (self.manifest.selection if self.manifest else self.record and self.record.selection) or {}
 
-    def sides(self) -> tuple[Dataset, Dataset | None]:
-        """Kept and dropped rows with their scores, put together from the configs; None where nothing tells."""
+    @cached_property
+    def sides(self) -> dict[str, Dataset]:
+        """``kept`` and ``dropped`` rows with their scores, put together from the configs, as far as anything tells.
+
+        Raises:
+            HubError: A file is missing or broken, or there are no kept rows.
+        """
         kept, dropped, scores = (self.tables.get(name) for name in ("kept", "dropped", "scores"))
         if scores is not None:
-            chosen = [row for row, is_kept in enumerate(scores[IS_KEPT][:]) if is_kept]
-            others = sorted(set(range(len(scores))) - set(chosen))
+            is_kept = np.asarray(scores[IS_KEPT][:], dtype=bool)
             plain = scores.remove_columns([IS_KEPT])
-            best = plain.select(chosen).remove_columns([n for n in (REASON, DUPLICATE_OF) if n in plain.column_names])
-            kept = _beside(kept, best)
-            dropped = _beside(dropped, plain.select(others))
+            best = plain.select(np.flatnonzero(is_kept))
+            best = best.remove_columns([name for name in (REASON, DUPLICATE_OF) if name in best.column_names])
+            kept, dropped = _beside(kept, best), _beside(dropped, plain.select(np.flatnonzero(~is_kept)))
         if kept is None:
             raise HubError(f"{self.name} has neither kept rows nor scores")
-        if dropped is None and self.told.get("dropped") == 0:
+        if dropped is None and self.claims.get("dropped") == 0:
             dropped = _none_dropped(kept)
-        return kept, dropped
+        return {"kept": kept} if dropped is None else {"kept": kept, "dropped": dropped}
+
+    @property
+    def scored(self) -> dict[str, Dataset]:
+        """The sides that have scores."""
+        return {name: rows for name, rows in self.sides.items() if LOG_LOSS in rows.column_names}
+
+
+def _read_manifest(path: Path) -> Manifest:
+    return Manifest.from_json(path.read_text(encoding="utf-8"))
 
 
 def _none_dropped(kept: Dataset) -> Dataset:
     """The dropped side of a selection without one."""
-    more = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
-    return concatenate_datasets([kept.select([]), Dataset.from_dict({REASON: [], DUPLICATE_OF: []}, more)], axis=1)
+    added = Dataset.from_dict({REASON: [], DUPLICATE_OF: []}, features=DROP_FEATURES)
+    return concatenate_datasets([kept.select([]), added], axis=1)
 
 
 def _commit_of(repo_id: str, revision: str | None) -> str | None:
@@ -184,27 +196,19 @@ def _download(repo_id: str, revision: str | None, commit: str | None) -> tuple[P
     """Fetch what is claimed and what `datasets` reads beside it: the manifest's path, and the folder of all."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    is_cached = commit is None
+    source: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "local_files_only": commit is None}
 
-    def manifest_at(wish: str | None) -> Path:
-        return Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset", revision=wish, local_files_only=is_cached))
+    def manifest_at(place: str | None) -> Path:
+        path = try_again(lambda: hf_hub_download(filename=MANIFEST, revision=place, **source), repo_id, ATTEMPTS)
+        return Path(path)
 
     # By the branch, so that the cache knows it when the Hub is out of reach; by the commit where the branch moved.
-    path = try_again(lambda: manifest_at(revision), repo_id, ATTEMPTS)
+    path = manifest_at(revision)
     if commit is not None and path.parent.name != commit:
-        path = try_again(lambda: manifest_at(commit), repo_id, ATTEMPTS)
-    wanted = [CARD, STANDALONE, INFOS, MANIFEST, *Manifest.from_json(path.read_text(encoding="utf-8")).files]
-
-    def all_files() -> str:
-        return snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=path.parent.name,
-            allow_patterns=wanted,
-            local_files_only=is_cached,
-        )
-
-    return path, Path(try_again(all_files, repo_id, ATTEMPTS))
+        path = manifest_at(commit)
+    source |= {"revision": path.parent.name}
+    source |= {"allow_patterns": [CARD, STANDALONE, INFOS, MANIFEST, *_read_manifest(path).files]}
+    return path, Path(try_again(lambda: snapshot_download(**source), repo_id, ATTEMPTS))
 
 
 def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:
@@ -242,6 +246,6 @@ def load_selection(repo_id: str | Path, revision: str | None = None) -> Selectio
         HubError: It is not there, or no selection of im-datasets.
     """
     try:
-        return PublishedSelection.open(repo_id, revision).selection()
+        return PublishedSelection.open(repo_id, revision).selection
     except OutputError as error:
         raise HubError(str(error)) from error

@@ -1,30 +1,41 @@
-"""A record's indicators → the same indicators again, to compare what they give with what was published.
+"""A sample of published rows → scored again by the record's indicators, and compared with what was published.
 
 A record comes from a stranger: it may name classes of this package and models of the Hub, and nothing of it is
 run or opened beyond that.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError
 from im_datasets.data.pairs import Pairs
+from im_datasets.hub.checks import Check, Outcome, few, verdict
+from im_datasets.hub.published import PublishedSelection
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
-from im_datasets.indicators.settings import NotRescorable, compares_rows, describe_model
+from im_datasets.indicators.score_columns import UNSCORABLE
+from im_datasets.indicators.settings import NotRescorable, compares_rows, describe_model, rebuild
 from im_datasets.models.static_embedder import STATIC
 from im_datasets.models.value_store import using_store
+from im_datasets.report.statistics import score_columns
+from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.selection.select import ROW
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Dtype of the model → how far a score may be off, relative to 1 + its size: other devices add up in other orders."""
 
 EXACT = 1e-9
 """The same for an indicator without a model."""
+
+NEIGHBOUR_ROWS = 5000
+"""Rows up to which neighbour distances are computed again, which takes the vectors of all rows."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +56,86 @@ class Agreement:
     tolerance: float
     differing: list[int]
 
+    def check(self) -> Check:
+        """Whether the scores agree."""
+        if self.differing:
+            wrong = f"{self.column}: {len(self.differing)} of {self.rows} rows score otherwise"
+            size = f"off by {self.largest:.2g}, allowed {self.tolerance:g}"
+            return Check("sample", Outcome.FAILED, f"{wrong} (row {few(self.differing)}); {size}")
+        size = f"off by {self.largest:.1g} at most, allowed {self.tolerance:g}"
+        return Check("sample", Outcome.PASSED, f"{self.column}: {self.rows} rows scored again agree ({size})")
+
+
+def check_sample(published: PublishedSelection, sample: int, seed: int) -> Iterator[Check]:
+    """Some rows scored again, and which of them were said to hold no pair.
+
+    Args:
+        published: What is claimed, and the rows.
+        sample: How many; 0 scores none.
+        seed: Draws them.
+    """
+    scoring = published.record
+    if scoring is None or not sample:
+        yield Check("sample", Outcome.NOT_CHECKED, "no row was scored again" + ("" if sample else ": sample is 0"))
+        return
+    rows = _with_texts(published, scoring)
+    if rows is None:
+        yield Check("sample", Outcome.NOT_CHECKED, "no row was scored again: texts and scores were not both published")
+        return
+    is_whole = "dropped" in published.sides and len(rows) == scoring.rows <= NEIGHBOUR_ROWS
+    drawn = rows.select(sorted(Random(seed).sample(range(len(rows)), min(sample, len(rows)))))  # noqa: S311 - a sample
+    pairs = _read_pairs(scoring, drawn)
+    yield _check_reasons(pairs, drawn, scoring)
+    for record in scoring.indicators:
+        if any(column not in drawn.column_names for column in record.writes):
+            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}: its columns were not published")
+            continue
+        try:
+            indicator = rebuild(record)
+            if compares_rows(indicator) and not is_whole:
+                needed = f"both sides with texts are needed, at most {NEIGHBOUR_ROWS:,} rows"
+                raise NotRescorable(f"it compares all rows, for which {needed}")
+            compared = (_read_pairs(scoring, rows), rows) if compares_rows(indicator) else (pairs, drawn)
+            agreements = rescore(indicator, record, *compared)
+        except NotRescorable as error:
+            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}: {error}")
+        except HubError as error:
+            yield Check("sample", Outcome.FAILED, f"{record.name}: {error}")
+        else:
+            yield from (agreement.check() for agreement in agreements)
+
+
+def _with_texts(published: PublishedSelection, record: ScoringRecord) -> Dataset | None:
+    """All rows of which both texts and scores are there, in the columns that both sides have."""
+    needed = {*record.columns.mapping.values(), LOG_LOSS, ROW}
+    sides = [side for side in published.scored.values() if len(side) and needed <= set(side.column_names)]
+    if not sides:
+        return None
+    shared = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
+    return concatenate_datasets([side.select_columns(shared) for side in sides])
+
+
+def _read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:
+    """The pairs of some rows, read as they were read when they were scored."""
+    record.columns.require(rows.column_names)
+    return record.columns.pairs(rows.with_format(None)[:])
+
+
+def _check_reasons(pairs: Pairs, rows: Dataset, record: ScoringRecord) -> Check:
+    """Whether the rows that cannot be read as a pair are those that were said to be."""
+    claims = rows[UNSCORABLE][:] if UNSCORABLE in rows.column_names else [""] * len(rows)
+    # A row with a pair may still lack a score, which no reading tells.
+    unread = {"", *(f"no {column}" for column in score_columns(record))}
+    reasons = list(zip(rows[ROW][:], pairs.reasons, claims, strict=True))
+    wrong = [row for row, reason, claim in reasons if reason and reason != claim]
+    wrong += [row for row, reason, claim in reasons if not reason and (claim or "") not in unread]
+    told = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
+    return verdict("sample", told, f"{len(rows)} rows drawn; those without a pair are those that were said to be")
+
 
 def tolerance_of(record: IndicatorRecord) -> float:
     """How far this indicator's scores may be off."""
     return TOLERANCES.get(str(record.model.get("dtype")), TOLERANCES["bfloat16"]) if record.model else EXACT
-
-
-def read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:
-    """The pairs of some rows, read as they were read when they were scored."""
-    record.columns.require(rows.column_names)
-    return record.columns.pairs(rows.with_format(None)[:])
 
 
 def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: Dataset) -> list[Agreement]:
@@ -83,15 +164,13 @@ def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: D
         raise
     except ImDatasetsError as error:
         raise NotRescorable(str(error)) from error
-    names = rows["im_row"][:]
-    found = []
+    numbers, tolerance, agreements = np.asarray(rows[ROW][:]), tolerance_of(record), []
     for column in record.writes:
         published = np.asarray(rows[column][:], dtype=np.float64)
         off = _difference(published, np.asarray(fresh[column], dtype=np.float64))
-        tolerance = tolerance_of(record)
-        differing = [int(names[place]) for place in np.flatnonzero(~(off <= tolerance))]
-        found.append(Agreement(column, len(off), float(off.max(initial=0.0)), tolerance, differing))
-    return found
+        differing = [int(number) for number in numbers[~(off <= tolerance)]]
+        agreements.append(Agreement(column, len(off), float(off.max(initial=0.0)), tolerance, differing))
+    return agreements
 
 
 def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[str, list[float]]:
@@ -115,12 +194,12 @@ def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[st
 def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
     if record.model is None or (model := describe_model(indicator)) is None:
         return
-    here, there = model["revision"], record.model.get("revision")
-    if here != there and record.model.get("id") == STATIC:
+    local, recorded = model["revision"], record.model.get("revision")
+    if local != recorded and record.model.get("id") == STATIC:
         # Every machine distils it for itself, and another kind of processor rounds otherwise.
-        raise NotRescorable(f"the static model distilled here is {here}, the record names {there}")
-    if here != there:
-        raise HubError(f"the model here is {here}, the record names {there}")
+        raise NotRescorable(f"the static model distilled here is {local}, the record names {recorded}")
+    if local != recorded:
+        raise HubError(f"the model here is {local}, the record names {recorded}")
 
 
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

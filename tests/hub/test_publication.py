@@ -11,7 +11,7 @@ from report_sample import make_record
 
 from im_datasets import load_selection, push_selected
 from im_datasets.common.errors import ConflictError, HubError
-from im_datasets.hub.checks import FAILED
+from im_datasets.hub.checks import Outcome
 from im_datasets.hub.verify import verify
 from im_datasets.report.card import find_blocks
 
@@ -36,7 +36,7 @@ def test_card_of_a_branch_loads_and_verifies_that_branch(hub, selection):
     assert f'load_dataset("{REPO}", split="train", revision="dev")' in card
     assert f"`im-datasets verify {REPO} --revision dev`" in card
     assert "revision=" not in card_of(hub)
-    assert not [check for check in verify(REPO, revision="dev", sample=0).checks if check.outcome == FAILED]
+    assert not [check for check in verify(REPO, revision="dev", sample=0).checks if check.outcome == Outcome.FAILED]
 
 
 def test_another_name_of_a_licence_takes_no_link_from_the_card(hub, selection):

@@ -22,7 +22,7 @@ from im_datasets import mine, push_selected, verify
 from im_datasets.cli.main import app
 from im_datasets.common.errors import HubError
 from im_datasets.hub import rescoring
-from im_datasets.hub.checks import FAILED, NOT_CHECKED, PASSED
+from im_datasets.hub.checks import Outcome
 from im_datasets.indicators import FunctionIndicator
 from im_datasets.indicators.settings import rebuild
 from im_datasets.report.templates import as_code
@@ -30,6 +30,7 @@ from im_datasets.rules.linear import LinearRule, Term
 from im_datasets.scoring.record import IndicatorRecord
 
 REPO = "me/best"
+PASSED, FAILED, NOT_CHECKED = Outcome
 KEPT, DROPPED = "kept/train-00000-of-00001.parquet", "dropped/train-00000-of-00001.parquet"
 ROWS = [
     ("What is the capital of Italy?", "The capital of Italy is Rome."),
