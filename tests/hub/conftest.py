@@ -1,11 +1,20 @@
 """A small selection, figures that cost nothing, and waiting without waiting."""
 
+import io
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from datasets import Dataset
 from report_sample import make_record, make_selection
+from verifying import (
+    REPO,
+    ROWS,
+)
 
+from im_datasets import mine, push_selected
 from im_datasets.common.storage import write_bytes
 from im_datasets.hub import client as hub_errors
 from im_datasets.report.card import FIGURE, PANELS
@@ -35,3 +44,59 @@ def quick_figures(monkeypatch):
 @pytest.fixture(scope="session")
 def selection():
     return replace(make_selection(), record=make_record())
+
+
+@pytest.fixture(scope="session")
+def mined(tmp_path_factory):
+    """A real run over nine rows, of which four are kept."""
+    folder = tmp_path_factory.mktemp("verification")
+    lines = [json.dumps({"instruction": x, "output": y}) for x, y in ROWS]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    options = {"top_k": 4, "license": "cc0-1.0", "language": "en", "progress": False}
+    return mine(folder / "rows.jsonl", folder / "mined", **options)
+
+
+@pytest.fixture(scope="session")
+def copies(mined, tmp_path_factory):
+    """The files of each kind of publication, by what was asked; made once, without a Hub."""
+    made = {}
+
+    def make(hub, **options):
+        key = json.dumps(options, sort_keys=True)
+        if key not in made:
+            push_selected(mined.selection, REPO, license="cc0-1.0", language="en", **options)
+            made[key] = dict(hub.store.repos["dataset", REPO].commit_at("main").files)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def published(hub, copies, tmp_path):
+    """Lay a copy of a publication into a folder; tampering with it is what the tests do."""
+
+    def lay(**options):
+        for path, file in copies(hub, **options).items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(file.content)
+        return tmp_path
+
+    return lay
+
+
+@pytest.fixture
+def pushed(hub, mined):
+    """A published selection on the Hub, and a way to change its front matter beside rows of somebody else."""
+    push_selected(mined.selection, REPO, license="cc0-1.0", language="en", include_dropped=True)
+    card = hub.store.read(REPO, "README.md").decode()
+    front, body = yaml.safe_load(card[4 : card.index("\n---\n", 4)]), card[card.index("\n---\n", 4) :]
+    evil = io.BytesIO()
+    Dataset.from_dict({"instruction": ["EVIL"], "output": ["evil"]}).to_parquet(evil)
+
+    def tamper(change, files=None):
+        fields = json.loads(json.dumps(front))
+        change(fields)
+        text = "---\n" + yaml.safe_dump(fields, sort_keys=False).rstrip("\n") + body
+        hub.store.put(REPO, {"README.md": text.encode(), "extra/evil.parquet": evil.getvalue(), **(files or {})})
+
+    return tamper

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 from pushing import REPO, push, same
+from verifying import FAILED, NOT_CHECKED, told
 
-from im_datasets import load_selection
+from im_datasets import load_selection, verify
 from im_datasets.common.errors import HubError
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -54,3 +55,33 @@ def test_load_selection_tries_again(hub, selection, waits, tmp_path, monkeypatch
     hub.fail("GET", "/resolve/", **how)
     assert load_selection(REPO).cut == selection.cut
     assert hub.faults[-1].times == 0
+
+
+def test_verify_says_that_it_read_the_local_cache(hub, pushed, waits):
+    assert NOT_CHECKED not in {check.outcome for check in verify(REPO, sample=1).checks if check.name == "commit"}
+    hub.fail("GET", "/revision/|/api/datasets", drop=True, times=99)
+    pushed(lambda front: front.update(license="mit"))
+    verification = verify(REPO, sample=0)
+    assert verification.ok
+    assert "the Hub cannot be reached, so this is the copy of it in the local cache" in told(verification, NOT_CHECKED)
+
+
+def test_verify_reads_the_commit_of_now(hub, pushed):
+    assert verify(REPO, sample=0).ok
+    pushed(lambda front: front.update(license="mit"))
+    verification = verify(REPO, sample=0)
+    assert verification.commit == hub.store.repos["dataset", REPO].refs["main"]
+    assert "license in the front matter is mit, pushed was cc0-1.0" in told(verification, FAILED)
+
+
+def test_verify_refuses_what_is_no_selection(tmp_path, hub):
+    with pytest.raises(HubError, match=r"holds neither instructmining\.json nor record\.json"):
+        verify(tmp_path)
+    with pytest.raises(HubError, match="no folder /nowhere"):
+        verify("/nowhere")
+    (tmp_path / "instructmining.json").write_text("{}")
+    with pytest.raises(HubError, match="is not one of im-datasets"):
+        verify(tmp_path)
+    (tmp_path / "instructmining.json").write_text('{"schema_version": 9}')
+    with pytest.raises(HubError, match="has schema version 9; known: 1"):
+        verify(tmp_path)

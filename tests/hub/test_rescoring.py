@@ -1,14 +1,31 @@
 """Scoring again is scoring anew; the rest of it is tested through ``verify``."""
 
-import numpy as np
-import pytest
-from datasets import Dataset
+import json
+import re
+from dataclasses import replace
 
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, Value
+from verifying import (
+    DROPPED,
+    FAILED,
+    KEPT,
+    NOT_CHECKED,
+    REPO,
+    failures,
+    rewrite,
+    set_value,
+    told,
+)
+
+from im_datasets import push_selected, verify
 from im_datasets.data.pairs import Pairs
 from im_datasets.hub import rescoring
 from im_datasets.hub.rescoring import rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
-from im_datasets.indicators.settings import NotRescorable
+from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import current_store, using_store
 from im_datasets.scoring.record import IndicatorRecord
@@ -59,3 +76,69 @@ def test_rescore_compares_neighbours_in_the_precision_of_the_record(monkeypatch)
     assert differing({"method": "exact"}) == [0, 1, 2]
     with pytest.raises(NotRescorable, match="its vectors were kept as 'int8', which is no precision that is known"):
         differing({"vectors": "int8"})
+
+
+def test_verify_of_a_rule_with_a_local_model_says_that_it_cannot_be_had(hub, mined, tmp_path):
+    record, place = mined.record, {"model": str(tmp_path / "mini"), "weights": "sha256:0a"}
+    indicators = [
+        replace(each, settings={**each.settings, "embedder": {"model": place["model"]}})
+        if each.name == "Similarity"
+        else each
+        for each in record.indicators
+    ]
+    rule = replace(record.rule, name="fitted", indicators={"Similarity": {"embedder": place}})
+    given = {"license": "cc0-1.0", "language": "en", "record": replace(record, rule=rule, indicators=indicators)}
+    push_selected(mined.selection, REPO, **given)
+    verification = verify(REPO, sample=4)
+    assert verification.ok
+    assert "Similarity: its model 'mini' was a local folder" in told(verification, NOT_CHECKED)
+
+
+def test_verify_catches_a_changed_row_whose_checksum_was_made_right(published):
+    folder = published(include_dropped=True)
+    rewrite(folder, KEPT, set_value("output", 2, "Something else altogether."))
+    verification = verify(folder, sample=9)
+    assert failures(verification) == {"sample"}
+    assert re.search(r"im_quality: 1 of 9 rows score otherwise \(row \d", told(verification, FAILED))
+
+
+def test_verify_catches_a_changed_indicator_with_a_score_to_match(published):
+    folder = published(include_dropped=True)
+    rows = Dataset(pq.read_table(folder / DROPPED))
+    rewrite(folder, DROPPED, set_value("im_quality", 0, -50.0))
+    rewrite(folder, DROPPED, set_value("im_log_loss", 0, 50.0))
+    verification = verify(folder, sample=9)
+    assert "rule" not in failures(verification)
+    assert {"sample", "statistics", "card"} <= failures(verification)
+    assert f"(row {rows['im_row'][0]})" in told(verification, FAILED)
+
+
+def recorded(name="Length", settings=None, **more):
+    return IndicatorRecord(name, "1", ["x"], settings or {}, **more)
+
+
+def test_rebuild_gives_the_recorded_indicator(mined):
+    for record in mined.record.indicators:
+        indicator = rebuild(record)
+        assert type(indicator).__name__ == record.name
+        assert json.loads(json.dumps(_plain(indicator))) == json.loads(json.dumps(record.settings))
+
+
+def _plain(indicator):
+    from dataclasses import asdict, is_dataclass
+
+    return {n: asdict(v) if is_dataclass(v) else v for n, v in indicator.settings().items()}
+
+
+def test_difference_counts_missing_values():
+    left, right = np.array([1.0, np.nan, np.nan, 3.0]), np.array([1.1, np.nan, 2.0, np.nan])
+    assert rescoring._difference(left, right).tolist() == pytest.approx([0.05, 0.0, np.inf, np.inf])
+
+
+def test_unscorable_rows_keep_their_reason(published):
+    folder = published(include_dropped=True)
+    dropped = Dataset(pq.read_table(folder / DROPPED))
+    row = dropped["im_unscorable"][:].index("empty response")
+    assert dropped.features["im_unscorable"] == Value("string")
+    rewrite(folder, DROPPED, set_value("im_unscorable", row, "something else"))
+    assert "the reason for having no score is another one" in told(verify(folder, sample=9), FAILED)

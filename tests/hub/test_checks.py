@@ -1,0 +1,190 @@
+"""Each check finds what was tampered with, and nothing else."""
+
+import re
+
+import pytest
+import yaml
+from datasets import load_dataset
+from verifying import DROPPED, EVIL, FAILED, KEPT, PASSED, REPO, edit_manifest, failures, rewrite, set_value, told
+
+from im_datasets import verify
+
+
+def test_verify_catches_one_byte(published):
+    folder = published(include_dropped=True)
+    data = bytearray((folder / KEPT).read_bytes())
+    data[100] ^= 1
+    (folder / KEPT).write_bytes(bytes(data))
+    verification = verify(folder)
+    assert not verification.ok
+    assert f"{KEPT} has another sha256 than claimed" in told(verification, FAILED)
+
+
+def test_verify_catches_a_changed_score(published):
+    folder = published(include_dropped=True)
+    rewrite(folder, DROPPED, set_value("im_log_loss", 0, 9.0))
+    verification = verify(folder, sample=0)
+    assert "1 scores are not what the rule gives" in told(verification, FAILED)
+
+
+def test_verify_catches_a_row_taken_out(published):
+    folder = published(include_dropped=True)
+    rewrite(folder, KEPT, lambda rows: rows.select(range(3)))
+    verification = verify(folder, sample=0)
+    assert "kept has 3 rows" in told(verification, FAILED)
+
+
+def test_verify_catches_rows_in_another_order_and_a_row_twice(published):
+    folder = published(include_dropped=True)
+    rewrite(folder, KEPT, lambda rows: rows.select([1, 0, 2, 2]))
+    assert {"counts", "cut"} <= failures(verify(folder, sample=0))
+
+
+def test_verify_catches_a_number_on_the_card(published):
+    folder = published(include_dropped=True)
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("| **kept** | **4** |", "| **kept** | **5** |"))
+    verification = verify(folder, sample=0)
+    assert failures(verification) == {"card"}
+    assert "the part selection is not as it was pushed" in told(verification, FAILED)
+
+
+def test_verify_catches_a_number_on_the_card_whose_digest_was_made_right(published):
+    from im_datasets.report.card import block_digests, find_blocks
+
+    folder = published(include_dropped=True)
+    card = (folder / "README.md").read_text().replace("| **kept** | **4** |", "| **kept** | **5** |")
+    (folder / "README.md").write_text(card)
+    edit_manifest(folder, lambda manifest: manifest["card"].update(blocks=block_digests(find_blocks(card))))
+    verification = verify(folder, sample=0)
+    assert "the part selection, as it was pushed, does not tell what the rows" in told(verification, FAILED)
+
+
+def test_verify_catches_a_number_in_the_front_matter(published):
+    folder = published(include_dropped=True)
+    card = (folder / "README.md").read_text()
+    assert "num_examples: 4" in card
+    (folder / "README.md").write_text(card.replace("num_examples: 4", "num_examples: 400"))
+    assert "dataset_info in the front matter" in told(verify(folder, sample=0), FAILED)
+
+
+def evil_info(front):
+    features = [{"name": name, "dtype": "string"} for name in ("instruction", "output")]
+    splits = [{"name": "train", "num_bytes": 112, "num_examples": 1}]
+    front["dataset_info"].append({"config_name": "kept", "features": features, "splits": splits})
+
+
+def add_second_kept(front, **more):
+    front["configs"].append({"config_name": "kept", "data_files": [EVIL], **more})
+
+
+def kept_again_with_info(front):
+    add_second_kept(front, default=True)
+    evil_info(front)
+
+
+def another_default(front):
+    front["configs"].insert(0, {"config_name": "other", "data_files": [EVIL], "default": True})
+
+
+def named_default(front):
+    """`datasets` takes a config of this name for the default one, whatever else says so."""
+    front["configs"].append({"config_name": "default", "data_files": [EVIL]})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (kept_again_with_info, r"load_dataset\('me/best'\) gives the config 'kept' from extra/evil.parquet"),
+        (add_second_kept, "configs in the front matter has 'kept' more than once"),
+        (evil_info, "gives other columns or types than the files hold"),
+        (another_default, "load_dataset cannot open it: .*several default configs"),
+        (named_default, "load_dataset cannot open it: .*several default configs"),
+        (lambda front: front["configs"][0].update(filters=[["im_rank", "<", 3]]), "reads filters"),
+    ],
+)
+def test_verify_catches_a_card_by_which_other_rows_are_loaded(pushed, change, match):
+    pushed(change)
+    verification = verify(REPO, sample=0)
+    assert "loading" in failures(verification)
+    assert re.search(match, told(verification, FAILED))
+
+
+def test_verify_catches_a_file_that_overrules_the_card(pushed):
+    configs = [{"config_name": "kept", "data_files": [EVIL], "default": True}]
+    front = {"configs": configs, "dataset_info": []}
+    evil_info(front)
+    pushed(lambda _: None, {".huggingface.yaml": yaml.safe_dump(front).encode()})
+    assert load_dataset(REPO, split="train")["instruction"][:] == ["EVIL"]
+    verification = verify(REPO, sample=0)
+    assert failures(verification) == {"loading"}
+    assert "gives the config 'kept' from extra/evil.parquet, not 'kept' as claimed" in told(verification, FAILED)
+
+
+def test_verify_passes_other_configs_that_leave_ours_alone(pushed):
+    pushed(lambda front: front["configs"].append({"config_name": "other", "data_files": [EVIL]}))
+    verification = verify(REPO, sample=0)
+    assert verification.ok
+    assert "load_dataset gives these rows: kept, dropped" in told(verification, PASSED)
+
+
+def test_verify_of_a_folder_looks_at_what_load_dataset_gives(published):
+    folder = published(include_dropped=True)
+    card = (folder / "README.md").read_text().replace("configs:\n- config_name: kept", "configs:\n- config_name: other")
+    (folder / "README.md").write_text(card)
+    assert "gives the config 'other'" in told(verify(folder, sample=0), FAILED)
+
+
+def test_verify_refuses_terms_that_no_push_stated(pushed):
+    pushed(lambda front: front.update(license_name="free for all", license_link="https://example.org"))
+    wrong = told(verify(REPO, sample=0), FAILED)
+    assert "license_name in the front matter is free for all, pushed was none" in wrong
+    assert "license_link in the front matter is https://example.org, pushed was none" in wrong
+
+
+def test_verify_names_fields_that_were_edited_since(pushed):
+    pushed(lambda front: front.update(language=["fr"], pretty_name="Mine"))
+    verification = verify(REPO, sample=0)
+    assert verification.ok
+    assert "fields are as they were pushed; edited since: language" in told(verification, PASSED)
+
+
+def test_verify_leaves_what_people_add_to_the_card_alone(published):
+    folder = published(include_dropped=True)
+    card = (
+        (folder / "README.md").read_text().replace("tags:\n", "tags:\n- mine\n").replace("# Selected", "# My selected")
+    )
+    (folder / "README.md").write_text(card + "\nThanks.\n")
+    assert verify(folder, sample=0).ok
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "match"),
+    [
+        (lambda m: m["selection"].update(cut=-100.0), "cut", "the claimed cut is -100.0"),
+        (lambda m: m["selection"].update(kept=7), "counts", "4 rows kept, claimed are 7"),
+        (lambda m: m["selection"]["reasons"].update({"below the cut": 1}), "counts", "drop reasons"),
+        (lambda m: m["record"].update(rows=100), "counts", "but 100 were scored"),
+        (lambda m: m["record"]["rule"].update(intercept=5.0), "rule", "is not the rule 'embedded' that im-datasets"),
+        (lambda m: m["record"]["statistics"]["im_mtld"].update(mean=7.0), "statistics", "claimed is 7.0"),
+        (lambda m: m["files"].pop(KEPT), "files", "has no checksum"),
+        (lambda m: m["configs"]["kept"].update(files=["../x.parquet"]), "counts", "outside of its folder"),
+        (lambda m: m["record"]["indicators"][0]["model"].update(revision="sha256:0"), "sample", "the record names"),
+        (lambda m: m["card"].pop("blocks"), "card", "something is not as it should be"),
+    ],
+)
+def test_verify_catches_a_changed_claim(published, change, name, match):
+    folder = published(include_dropped=True)
+    edit_manifest(folder, change)
+    verification = verify(folder, sample=2)
+    assert name in failures(verification)
+    assert match in told(verification, FAILED)
+
+
+def test_verify_catches_a_missing_file(published):
+    folder = published(include_dropped=True)
+    (folder / "figures/indicators.png").unlink()
+    assert "figures/indicators.png is missing" in told(verify(folder, sample=0), FAILED)
+    (folder / KEPT).unlink()
+    assert "cannot be read" in told(verify(folder, sample=0), FAILED)
+    (folder / "README.md").unlink()
