@@ -75,15 +75,7 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 @dataclass
 class Attempt:
-    """One of several at the same thing: ``with attempt:`` holds back a failure in passing, after waiting a while.
-
-    Attributes:
-        number: Which, from 1.
-        is_last: Whether its failure is final.
-        failure: What is logged of one.
-        merges_anew: Whether somebody else's commit in between is no reason to give up.
-        error: What failed; None where nothing did.
-    """
+    """One of ``attempts``: ``with attempt:`` keeps a failure in passing as its ``error``, after waiting a while."""
 
     number: int
     is_last: bool

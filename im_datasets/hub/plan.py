@@ -81,14 +81,9 @@ class Plan:
         obsolete: Collection[str] = (),
         merged: Collection[str] = (),
     ) -> Self:
-        """Compare what shall be there with what is.
+        """Compare what shall be there with what is, and delete what is ``obsolete``.
 
-        Args:
-            snapshot: What is there.
-            contents: Path → content, of every file that shall be there.
-            files: Digests and sizes, as far as they are known.
-            obsolete: Files to delete where they are there.
-            merged: Files whose content takes in what is there.
+        Digests and sizes of ``files`` are those that are known already; the other arguments are the attributes.
         """
         known = files or {}
         described = {path: known.get(path) or _describe(content) for path, content in contents.items()}

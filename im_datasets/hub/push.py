@@ -156,10 +156,15 @@ def push_selected(
         facts = replace(facts, repo_id=repository.repo_id, revision=branch)
         publication = Publication(selection, data, columns, facts, card, overwrite)
         publication.add_files(report=report)
-        push = _Push(repository, publication)
-        title = message or f"{len(selection.kept):,} rows selected by im-datasets"
-        commit = push.plan_only() if dry_run else repository.publish(push.plan, title, push.warn_of_secrets)
-        pushed = push.outcome(commit, dry_run=dry_run)
+        secrets: list[Finding] = []
+
+        commit = repository.publish(
+            lambda snapshot: _plan(repository, publication, snapshot),
+            message or f"{len(selection.kept):,} rows selected by im-datasets",
+            announce=lambda plan: secrets.extend(_warn_of_secrets(publication, plan, private)),
+            dry_run=dry_run,
+        )
+        pushed = _pushed(repository, commit, secrets, dry_run=dry_run)
         if collection and not dry_run:
             _add_to_collection(repository, collection, pushed)
     return pushed
@@ -181,69 +186,45 @@ def _add_to_collection(repository: Repository, collection: str, pushed: Pushed) 
         ) from None
 
 
-@dataclass
-class _Push:
-    """A publication on its way into a repository.
-
-    Attributes:
-        repository: Where it goes.
-        publication: What is pushed.
-        secrets: Rows that look as if they held one, once they are about to be made public.
-    """
-
-    repository: Repository
-    publication: Publication
-    secrets: list[Finding] = field(default_factory=list)
-
-    def plan_only(self) -> Commit:
-        """What would be done."""
-        plan = self.plan(self.repository.read())
-        self.warn_of_secrets(plan)
-        return Commit(plan, None, None, is_ours=bool(plan.writes), new_branch=not plan.snapshot.has_branch)
-
-    def plan(self, snapshot: Snapshot) -> Plan:
-        """What has to change in the repository.
-
-        Raises:
-            HubError: It is public, and shall be private; or see ``Publication.plan``.
-        """
-        if snapshot.private is False and self.repository.private:
-            raise HubError(
-                f"{self.repository.repo_id} is there and public, so private=True (--private) would not make it "
-                "private; change its visibility in its settings, or push to another repository"
-            )
-        return self.publication.plan(snapshot)
-
-    def warn_of_secrets(self, plan: Plan) -> None:
-        """Look through what will be public; a report shows rows of both sides."""
-        if self.repository.private if plan.snapshot.private is None else plan.snapshot.private:
-            return
-        selection, data = self.publication.selection, self.publication.data
-        sides = {"kept": selection.kept, "dropped": selection.dropped}
-        public = [rows for name, rows in sides.items() if name in data.configs or REPORT in data.files]
-        self.secrets = [finding for rows in public for finding in find_secrets(rows)]
-        for finding in self.secrets:
-            message = f"about to be public: {finding}; remove such rows before pushing"
-            # The frame above `push_selected`, which calls this through `publish` or `plan_only`.
-            warnings.warn(message, SecretsWarning, stacklevel=4)
-
-    def outcome(self, commit: Commit, *, dry_run: bool) -> Pushed:
-        """What became of it."""
-        repository, plan = self.repository, commit.plan
-        number = commit.pull_request.rstrip("/").rpartition("/")[2] if commit.pull_request else None
-        return Pushed(
-            repo_id=repository.repo_id,
-            url=commit.pull_request or f"{repository.api.endpoint}/datasets/{repository.repo_id}",
-            commit=commit.sha,
-            pull_request=commit.pull_request,
-            revision=f"refs/pr/{number}" if number else repository.revision,
-            changed=commit.is_ours or commit.new_branch,
-            changes=plan.changes,
-            card_diff=_card_diff(plan),
-            secrets=self.secrets,
-            dry_run=dry_run,
-            new_branch=commit.new_branch,
+def _plan(repository: Repository, publication: Publication, snapshot: Snapshot) -> Plan:
+    if snapshot.private is False and repository.private:
+        raise HubError(
+            f"{repository.repo_id} is there and public, so private=True (--private) would not make it private; "
+            "change its visibility in its settings, or push to another repository"
         )
+    return publication.plan(snapshot)
+
+
+def _warn_of_secrets(publication: Publication, plan: Plan, private: bool | None) -> list[Finding]:
+    """Look through what will be public; a report shows rows of both sides."""
+    if private if plan.snapshot.private is None else plan.snapshot.private:
+        return []
+    selection, data = publication.selection, publication.data
+    sides = {"kept": selection.kept, "dropped": selection.dropped}
+    public = [rows for name, rows in sides.items() if name in data.configs or REPORT in data.files]
+    findings = [finding for rows in public for finding in find_secrets(rows)]
+    for finding in findings:
+        message = f"about to be public: {finding}; remove such rows before pushing"
+        # Shown where `push_selected` is called, which comes here through `publish` and its `announce`.
+        warnings.warn(message, SecretsWarning, stacklevel=5)
+    return findings
+
+
+def _pushed(repository: Repository, commit: Commit, secrets: list[Finding], *, dry_run: bool) -> Pushed:
+    number = commit.pull_request.rstrip("/").rpartition("/")[2] if commit.pull_request else None
+    return Pushed(
+        repo_id=repository.repo_id,
+        url=commit.pull_request or f"{repository.api.endpoint}/datasets/{repository.repo_id}",
+        commit=commit.sha,
+        pull_request=commit.pull_request,
+        revision=f"refs/pr/{number}" if number else repository.revision,
+        changed=commit.is_ours or commit.new_branch,
+        changes=commit.plan.changes,
+        card_diff=_card_diff(commit.plan),
+        secrets=secrets,
+        dry_run=dry_run,
+        new_branch=commit.new_branch,
+    )
 
 
 def _card_diff(plan: Plan) -> str:

@@ -79,6 +79,10 @@ class Repository:
         validate_repo_id(repo_id)
         return cls(api, repo_id, kind, **settings)
 
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"repo_id": self.repo_id, "repo_type": self.kind}
+
     def read(self) -> Snapshot:
         """What is there now."""
         return try_again(self._read, self.repo_id)
@@ -88,7 +92,7 @@ class Repository:
 
         has_branch = True
         try:
-            info = self.api.repo_info(self.repo_id, repo_type=self.kind, revision=self.revision)
+            info = self.api.repo_info(**self._place, revision=self.revision)
         except GatedRepoError:
             raise  # a RepositoryNotFoundError too, but of a repository that is there
         except RepositoryNotFoundError:
@@ -96,19 +100,19 @@ class Repository:
         except RevisionNotFoundError:
             if self.revision.startswith("refs/"):
                 raise
-            info, has_branch = self.api.repo_info(self.repo_id, repo_type=self.kind, revision="main"), False
+            info, has_branch = self.api.repo_info(**self._place, revision="main"), False
         oids = self._oids(str(info.sha))
         texts = {path: self._text(path, info.sha) for path in self.texts if path in oids}
         return Snapshot(info.sha, info.private, oids, texts, has_branch)
 
     def _text(self, path: str, revision: str | None) -> str:
-        local = self.api.hf_hub_download(self.repo_id, path, repo_type=self.kind, revision=revision)
+        local = self.api.hf_hub_download(**self._place, filename=path, revision=revision)
         return Path(local).read_bytes().decode("utf-8", errors="surrogateescape")
 
     def _oids(self, revision: str) -> dict[str, str]:
         from huggingface_hub.hf_api import RepoFile
 
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type=self.kind)
+        entries = self.api.list_repo_tree(**self._place, recursive=True, revision=revision)
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
         return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
@@ -124,7 +128,7 @@ class Repository:
         """
 
         def look_back() -> dict[str, str] | None:
-            history = self.api.list_repo_commits(self.repo_id, repo_type=self.kind, revision=revision)
+            history = self.api.list_repo_commits(**self._place, revision=revision)
             if len(history) == 1:
                 return None  # the Hub makes a repository with a first commit of its own
             commit = next((commit.commit_id for commit in history if commit.title == title), None)
@@ -133,7 +137,12 @@ class Repository:
         return try_again(look_back, self.repo_id)
 
     def publish(
-        self, plan_for: Callable[[Snapshot], Plan], title: str, announce: Callable[[Plan], None] | None = None
+        self,
+        plan_for: Callable[[Snapshot], Plan],
+        title: str,
+        *,
+        announce: Callable[[Plan], None] = lambda _: None,
+        dry_run: bool = False,
     ) -> Commit:
         """Make the repository what a plan wants, as one commit or one pull request.
 
@@ -144,6 +153,7 @@ class Repository:
             plan_for: Works out what has to change; called again with what is there after somebody else's commit.
             title: Of the commit or pull request.
             announce: Called once, with the first plan that is about to be sent.
+            dry_run: Whether to send nothing, only to say what would be done.
 
         Raises:
             ConflictError: Somebody else changed what would have been written.
@@ -154,6 +164,9 @@ class Repository:
         new_branch = new_repository = False
         for attempt in attempts(f"the Hub did not take the commit to {self.repo_id}", merges_anew=True):
             plan = plan_for(self.read())
+            if dry_run:
+                announce(plan)
+                return Commit(plan, None, None, bool(plan.writes), not plan.snapshot.has_branch)
             if before is None and plan.snapshot.sha is None:
                 self._create()  # not before there is a plan, which may be refused
                 plan, new_repository = plan_for(self.read()), True
@@ -169,29 +182,19 @@ class Repository:
                 return Commit(lost or plan, *place, lost is not None, new_branch, new_repository)
             if before is None:
                 before = plan.snapshot
-                if announce:
-                    announce(plan)
+                announce(plan)
             with attempt:
                 return Commit(plan, *self._commit(plan, title), new_branch, new_repository)
             lost = plan if attempt.may_have_landed else None
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _create(self) -> None:
-        sdk = "gradio" if self.kind == "space" else None
-        try_again(
-            lambda: self.api.create_repo(
-                self.repo_id, repo_type=self.kind, private=self.private, space_sdk=sdk, exist_ok=True
-            ),
-            self.repo_id,
-        )
+        options: dict[str, Any] = {"private": self.private, "space_sdk": "gradio" if self.kind == "space" else None}
+        try_again(lambda: self.api.create_repo(**self._place, **options, exist_ok=True), self.repo_id)
 
     def _make_branch(self, sha: str | None) -> None:
-        try_again(
-            lambda: self.api.create_branch(
-                self.repo_id, branch=self.revision, revision=sha, repo_type=self.kind, exist_ok=True
-            ),
-            self.repo_id,
-        )
+        branch: dict[str, Any] = {"branch": self.revision, "revision": sha}
+        try_again(lambda: self.api.create_branch(**self._place, **branch, exist_ok=True), self.repo_id)
 
     def _commit(self, plan: Plan, title: str) -> tuple[str, str | None, bool]:
         """The commit, its pull request, and whether it is ours: the client sends none where all files are there."""
@@ -205,14 +208,13 @@ class Repository:
         deletes = [CommitOperationDelete(change.path) for change in plan.writes if change.action == Action.DELETE]
         if not plan.snapshot.has_branch:
             # Before the branch is made, so that an upload that fails leaves none behind.
-            self.api.preupload_lfs_files(self.repo_id, adds, repo_type=self.kind, revision="main", free_memory=False)
+            self.api.preupload_lfs_files(**self._place, additions=adds, revision="main", free_memory=False)
             self._make_branch(plan.snapshot.sha)
         info = self.api.create_commit(
-            self.repo_id,
-            [*adds, *deletes],
+            **self._place,
+            operations=[*adds, *deletes],
             commit_message=title,
             commit_description=f"Written by im-datasets {__version__}.",
-            repo_type=self.kind,
             revision=self.revision,
             create_pr=self.create_pr,
             parent_commit=plan.snapshot.sha,
@@ -226,12 +228,11 @@ class Repository:
         """Commit and address of an open pull request that already holds this very plan."""
 
         def look() -> tuple[str, str] | None:
-            for request in self.api.get_repo_discussions(
-                self.repo_id, repo_type=self.kind, discussion_type="pull_request", discussion_status="open"
-            ):
+            kind: dict[str, Any] = {"discussion_type": "pull_request", "discussion_status": "open"}
+            for request in self.api.get_repo_discussions(**self._place, **kind):
                 revision = f"refs/pr/{request.num}"
                 if request.title == title and plan.is_carried_out_in(self._oids(revision)):
-                    info = self.api.repo_info(self.repo_id, repo_type=self.kind, revision=revision)
+                    info = self.api.repo_info(**self._place, revision=revision)
                     return str(info.sha), request.url
             return None
 

@@ -147,22 +147,14 @@ def _publish(space: Space, *, private: bool, overwrite: bool) -> PushedSpace:
 
         def plan(snapshot: Snapshot) -> Plan:
             plan = Plan.between(snapshot, space.files)
-            if snapshot.sha and not overwrite:
-                _check_foreign(repository, plan)
+            pushed = repository.oids_of(MESSAGE, snapshot.sha) if snapshot.sha and not overwrite else None
+            if pushed is not None and (foreign := plan.foreign({path: (oid,) for path, oid in pushed.items()})):
+                raise ConflictError(
+                    f"{', '.join(sorted(foreign))} in the Space {space.repo_id} is not as im-datasets left it; "
+                    "publish under another name, or pass overwrite=True (--overwrite) to replace it"
+                )
             return plan
 
         commit = repository.publish(plan, MESSAGE)
     status: Status = "created" if commit.new_repository else "updated" if commit.is_ours else "unchanged"
     return PushedSpace(space.repo_id, status, f"{repository.api.endpoint}/spaces/{space.repo_id}", str(commit.sha))
-
-
-def _check_foreign(repository: Repository, plan: Plan) -> None:
-    """Refuse to replace a file that is neither as this package last left it nor as it shall be."""
-    ours = repository.oids_of(MESSAGE, str(plan.snapshot.sha))
-    if ours is None:
-        return
-    if foreign := plan.foreign({path: (oid,) for path, oid in ours.items()}):
-        raise ConflictError(
-            f"{', '.join(sorted(foreign))} in the Space {repository.repo_id} is not as im-datasets left it; "
-            "publish under another name, or pass overwrite=True (--overwrite) to replace it"
-        )

@@ -239,9 +239,12 @@ def test_a_passing_failure_is_tried_again_and_a_refusal_explained(tmp_path):
         hub.fail("POST", "/commit/", status=500)
         done = run(hub, REFUSED, tmp_path, role="write")
         commits = len(hub.calls("POST", "/commit/"))
-        refused = run(hub, REFUSED, tmp_path, role="read")
+        unchanged = run(hub, REFUSED, tmp_path, role="read")  # a Space that needs no commit needs no right to write
+        hub.store.create("space", "me/im_length")
+        refused = run(hub, REFUSED.replace("mtld", "length"), tmp_path, role="read")
     assert (done.stdout, commits) == ("", 2)
-    assert "me/im_mtld: this token may not write there" in refused.stdout
+    assert unchanged.stdout == ""
+    assert "me/im_length: this token may not write there" in refused.stdout
 
 
 def run(hub, code, folder, role="write"):
