@@ -51,6 +51,7 @@ def merge_card(
             edited by hand, another config is the default, or one is in another format.
     """
     if "\r\n" in existing:
+        # Fences, markers and digests know plain line ends.
         text = existing.replace("\r\n", "\n")
         merged = merge_card(text, fresh, published=published, claimed=claimed, configs=configs, overwrite=overwrite)
         return merged.replace("\n", "\r\n")
@@ -59,8 +60,7 @@ def merge_card(
     _check_markers(body)
     if not overwrite:
         _check_edits(find_blocks(body), published or {})
-        _check_default(old, fresh.metadata, configs)
-        _check_formats(old, fresh.metadata, configs)
+        _check_configs(old, fresh.metadata, configs)
     kept = _without_stale(old, fresh.metadata, claimed or {})
     metadata = _merge_metadata(kept, fresh.metadata, configs)
     return f"---\n{_merge_front_matter(front, old, kept, metadata)}---\n{_merge_body(body, fresh)}"
@@ -111,24 +111,20 @@ def _check_edits(blocks: Mapping[str, str], published: Mapping[str, str]) -> Non
         )
 
 
-def _check_default(old: Mapping[str, Any], new: Mapping[str, Any], configs: Collection[str]) -> None:
-    """Refuse to sit beside a default config of somebody else, which load_dataset would give instead of ours."""
-    others = _others(old.get("configs"), new.get("configs", []), configs)
-    if defaults := [str(config.get("config_name")) for config in others if config.get("default")]:
-        raise ConflictError(
-            f"README.md names {defaults[0]!r} as the default config, so load_dataset would not give the kept rows; "
-            "push to a repository of its own, or pass overwrite=True (--overwrite) to make the selection the default"
-        )
-
-
-def _check_formats(old: Mapping[str, Any], new: Mapping[str, Any], configs: Collection[str]) -> None:
-    """Refuse to sit beside a config that is no Parquet: `datasets` reads all in the format of the default one."""
+def _check_configs(old: Mapping[str, Any], new: Mapping[str, Any], configs: Collection[str]) -> None:
+    """Refuse to sit beside configs of others by which load_dataset would not give ours, or ours would spoil them."""
     for config in _others(old.get("configs"), new.get("configs", []), configs):
-        # A path without a suffix is a folder or a pattern, which tells no format.
-        paths = [path for path in _paths(config.get("data_files")) if re.search(r"\.\w+$", path)]
-        if others := [path for path in paths if not path.endswith(".parquet")]:
+        if config.get("default"):
             raise ConflictError(
-                f"the config {config.get('config_name')!r} reads {others[0]}, and datasets would take it for Parquet "
+                f"README.md names {str(config.get('config_name'))!r} as the default config, so load_dataset would not "
+                "give the kept rows; push to a repository of its own, or pass overwrite=True (--overwrite) to make the "
+                "selection the default"
+            )
+        # `datasets` reads all configs in the format of the default one. A folder or a pattern tells no format.
+        paths = [path for path in _paths(config.get("data_files")) if re.search(r"\.\w+$", path)]
+        if foreign := [path for path in paths if not path.endswith(".parquet")]:
+            raise ConflictError(
+                f"the config {config.get('config_name')!r} reads {foreign[0]}, and datasets would take it for Parquet "
                 "like the selection; push to a repository of its own, or pass overwrite=True (--overwrite)"
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from datasets import Dataset, Features, load_dataset_builder
+from datasets import Dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
@@ -141,6 +141,7 @@ def _wrong_loading(published: PublishedSelection, name: str, config: Config, *, 
     """What `datasets` makes of one config, by its own reading of the repository, that is not as claimed."""
     on_hub = published.commit is not None and not published.is_from_cache
     path = published.name if on_hub else str(published.folder.resolve())
+    # The default config is asked for without a name, as most people would.
     request: dict[str, Any] = {"name": None if is_default else name, "revision": published.commit if on_hub else None}
     # A cache of its own: a dataset that was prepared before would bring its own features and sizes.
     with TemporaryDirectory(prefix="im-datasets-") as cache:
@@ -155,18 +156,14 @@ def _wrong_loading(published: PublishedSelection, name: str, config: Config, *, 
     wrong = [f"{call} reads {key}" for key in ("columns", "filters") if getattr(builder.config, key, None)]
     if builder.name != "parquet":
         wrong.append(f"{call} reads the files as {builder.name}, not as Parquet")
-    if info.features is not None and not _same_columns(info.features, rows.features):
+    # By their Arrow types: features of the same columns may differ in what they say beside.
+    expected, schema = info.features and info.features.arrow_schema, rows.features.arrow_schema
+    if expected is not None and (expected.names, expected.types) != (schema.names, schema.types):
         wrong.append(f"{call} gives other columns or types than the files hold")
     sizes = {split: size.num_examples for split, size in (info.splits or {}).items()}
     if sizes not in ({}, {SPLIT: len(rows)}):
         wrong.append(f"{call} expects {sizes}, the files hold {len(rows)} rows")
     return wrong
-
-
-def _same_columns(left: Features, right: Features) -> bool:
-    # By their Arrow types: features of the same columns may differ in what they say beside.
-    first, second = left.arrow_schema, right.arrow_schema
-    return bool(first.names == second.names and first.types == second.types)
 
 
 def _numbers(rows: Dataset, column: str) -> NDArray[np.float64]:
@@ -205,6 +202,7 @@ def check_rule(published: PublishedSelection) -> Iterator[Check]:
     rule, wrong, rows = record.rule, [], 0
     shipped = LinearRule.load(rule.name) if rule.name in LinearRule.names() else None
     if shipped and shipped.to_dict() != rule.to_dict():
+        # Another version may ship another rule by this name; the same one does not.
         if record.package_version == __version__:
             wrong.append(f"the recorded rule is not the rule {rule.name!r} that im-datasets {__version__} ships")
         else:
@@ -242,7 +240,7 @@ def check_statistics(published: PublishedSelection) -> Iterator[Check]:
         wrong += [
             f"{name} of {column} is {fresh.get(name)}, claimed is {claim}"
             for name, claim in claims.items()
-            if not math.isclose(claim, fresh.get(name, math.nan), rel_tol=1e-9, abs_tol=1e-9)
+            if not math.isclose(claim, fresh.get(name, math.nan), rel_tol=_SLACK, abs_tol=_SLACK)
         ]
     yield verdict("statistics", wrong, f"count, mean, spread, median and range of {checked} columns are as claimed")
 
@@ -256,6 +254,7 @@ def check_card(published: PublishedSelection) -> Iterator[Check]:
     if text is None:
         yield Check("card", Outcome.FAILED, "README.md is missing")
         return
+    # Line ends may have become those of Windows; digests are of plain ones.
     front, body = split_card(text.replace("\r\n", "\n"))
     fields, digests = read_front_matter(front), block_digests(find_blocks(body))
     blocks, metadata = manifest.card["blocks"], manifest.card["metadata"]

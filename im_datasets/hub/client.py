@@ -22,6 +22,7 @@ Answer = TypeVar("Answer")
 logger = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )\S+")
+# Somebody else's commit came first.
 _MOVED = (409, 412)
 _PASSING = (408, 429, 500, 502, 503, 504)
 _ADVICE = {
@@ -106,12 +107,12 @@ class Attempt:
 
 
 def attempts(failure: str, most: int = ATTEMPTS, *, merges_anew: bool = False) -> Iterator[Attempt]:
-    """Attempts to go through until one succeeds, with ``with attempt:`` around what may fail in passing.
+    """Attempts to go through until one succeeds; the error of the last one is raised.
 
     Args:
         failure: What is logged of one that fails.
-        most: How many at most; the error of the last one is raised.
-        merges_anew: Whether each reads again what is there, so that 409 and 412 are worth another.
+        most: How many at most.
+        merges_anew: Whether each reads again what is there, so that somebody else's commit is worth another.
     """
     for number in range(1, most + 1):
         yield Attempt(number, number == most, failure, merges_anew)
@@ -179,6 +180,7 @@ def explain(error: BaseException, repo_id: str) -> str:
     errors = [error]
     if isinstance(error, RuntimeError) and error.__cause__:
         errors.append(error.__cause__)  # an upload in a thread says only that it failed
+    # One line, though a server may answer with a page.
     message = _FOOTNOTE.sub("", " ".join(" ".join(map(str, errors)).split()))[:400]
     advice = _ADVICE.get(status_of(error) or 0)
     return without_tokens(f"{repo_id}: {f'{advice} ({message})' if advice else message}")
@@ -198,6 +200,7 @@ def without_tokens(text: str) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    # The client raises errors of its own over those of httpx, with a `from` and without.
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

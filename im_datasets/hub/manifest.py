@@ -45,6 +45,7 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as indented JSON text."""
         data = asdict(self) | {"record": self.record and self.record.to_dict()}
+        # NaN would be no JSON, which other readers refuse.
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

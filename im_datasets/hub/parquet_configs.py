@@ -60,10 +60,10 @@ def write_data_files(
     Args:
         selection: What was kept and dropped.
         folder: Where to write.
-        columns: ``all``, or ``original`` for the source's own columns alone.
-        include_dropped: Whether the dropped rows are written as well.
-        include_scores: Whether row numbers and scores of all rows are written, without any text.
-        scores_only: Whether that is all that is written, for rows that may not be passed on.
+        columns: As for ``push_selected``, like the three that follow.
+        include_dropped: Whether there is a config ``dropped``.
+        include_scores: Whether there is a config ``scores``.
+        scores_only: Whether there is no other.
         shard_bytes: Rough size of a shard at most.
 
     Raises:
@@ -110,6 +110,7 @@ def added_columns(selection: Selection) -> list[str]:
     written = {name for indicator in record.indicators for name in indicator.writes} if record else set()
     rows = selection.kept
     added = {*COLUMNS, *written, LOG_LOSS, UNSCORABLE, ROW, RANK, REASON, DUPLICATE_OF}
+    # COLUMNS knows im_knn_<k> of any k, a set of its names only those that it lists.
     return [name for name in rows.column_names if name in added or name in COLUMNS]
 
 

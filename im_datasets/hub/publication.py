@@ -28,10 +28,8 @@ class Publication:
     Attributes:
         selection: With its record, without paths of this machine.
         parts: The Parquet files, in a folder that figures and report join.
-        columns: ``all`` or ``original``.
+        columns: As for ``push_selected``, like ``card`` and ``overwrite``.
         facts: What the publisher gave for the card.
-        card: Text of a card to start from where the repository has none; None = none.
-        overwrite: Whether files and parts of the card that somebody else changed may be replaced.
         source: What the card of the rows' source states.
     """
 
@@ -90,7 +88,7 @@ class Publication:
         facts = fill_facts(self.facts, [read_facts(card) for card in (existing, self.card) if card], self.source)
         if hints := missing_facts(facts.license, facts.language):
             raise HubError("; ".join(hints) + ". Where nobody knows, 'unknown' is a licence and 'und' a language")
-        check_licence(str(facts.license))
+        check_licence(str(facts.license))  # it may be of a card, which nobody has checked
         fresh = render_card(
             rows,
             rows.record,
@@ -111,6 +109,7 @@ class Publication:
             card={"facts": asdict(facts), "blocks": block_digests(fresh.blocks), "metadata": fresh.metadata},
         )
         texts = {CARD: self._merged(fresh, existing, last), MANIFEST: manifest.to_json()}
+        # A card may hold bytes that are no UTF-8; they stay as they were read.
         encoded = {path: text.encode("utf-8", errors="surrogateescape") for path, text in texts.items()}
         return {**{path: data.folder / path for path in data.files}, **encoded}
 

@@ -53,11 +53,7 @@ class PublishedSelection:
 
     @classmethod
     def open(cls, target: str | Path, revision: str | None = None) -> Self:
-        """Find a published selection.
-
-        Args:
-            target: Owner and name on the Hub, a folder with a copy of it, or a folder that ``mine`` wrote.
-            revision: Branch, tag, commit or ``refs/pr/…`` on the Hub; None is ``main``.
+        """Find a published selection; ``load_selection`` says what may be given.
 
         Raises:
             HubError: Nothing is there, or it is no selection of im-datasets.
@@ -213,6 +209,7 @@ def _download(repo_id: str, revision: str | None, commit: str | None) -> tuple[P
 
 def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:
     """Rows with the scores that they lack; the scores alone where there are no rows of that side."""
+    # Another number of rows is a claim that does not hold, for `verify` to tell.
     if rows is None or len(rows) != len(scores):
         return scores
     lacking = [name for name in scores.column_names if name not in rows.column_names]

@@ -143,11 +143,13 @@ def push_selected(
     record = record or selection.record
     if report and record is None:
         raise HubError("the report tells how the scores came about, and no record does; pass record=, or no report")
+    # Paths tell of this machine, and mean nothing on another one.
     selection = replace(selection, record=record and without_paths(record))
     with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
         place = {"private": private, "create_pr": create_pr, "revision": revision or "main"}
         repository = Repository.of(repo_id, "dataset", texts=READ, **place)
         if collection:
+            # Looked for first: a wrong slug would be found out when the commit is there.
             with explained(f"collection {collection}"):
                 try_again(lambda: repository.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
@@ -157,7 +159,6 @@ def push_selected(
         publication = Publication(selection, data, columns, facts, card, overwrite)
         publication.add_files(report=report)
         secrets: list[Finding] = []
-
         commit = repository.publish(
             lambda snapshot: _plan(repository, publication, snapshot),
             message or f"{len(selection.kept):,} rows selected by im-datasets",

@@ -99,15 +99,14 @@ class Repository:
             return Snapshot()
         except RevisionNotFoundError:
             if self.revision.startswith("refs/"):
-                raise
+                raise  # a pull request is opened by the Hub, which numbers it
             info, has_branch = self.api.repo_info(**self._place, revision="main"), False
         oids = self._oids(str(info.sha))
-        texts = {path: self._text(path, info.sha) for path in self.texts if path in oids}
+        texts = {}
+        for path in oids.keys() & set(self.texts):
+            local = Path(self.api.hf_hub_download(**self._place, filename=path, revision=info.sha))
+            texts[path] = local.read_bytes().decode("utf-8", errors="surrogateescape")
         return Snapshot(info.sha, info.private, oids, texts, has_branch)
-
-    def _text(self, path: str, revision: str | None) -> str:
-        local = self.api.hf_hub_download(**self._place, filename=path, revision=revision)
-        return Path(local).read_bytes().decode("utf-8", errors="surrogateescape")
 
     def _oids(self, revision: str) -> dict[str, str]:
         from huggingface_hub.hf_api import RepoFile

@@ -67,13 +67,7 @@ class Agreement:
 
 
 def check_sample(published: PublishedSelection, sample: int, seed: int) -> Iterator[Check]:
-    """Some rows scored again, and which of them were said to hold no pair.
-
-    Args:
-        published: What is claimed, and the rows.
-        sample: How many; 0 scores none.
-        seed: Draws them.
-    """
+    """Some rows scored again, and which of them were said to hold no pair; ``verify`` tells of the arguments."""
     scoring = published.record
     if scoring is None or not sample:
         yield Check("sample", Outcome.NOT_CHECKED, "no row was scored again" + ("" if sample else ": sample is 0"))
@@ -204,7 +198,7 @@ def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
 
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Difference relative to 1 + size; 0 where both have no value, infinite where one has none."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # infinity less infinity
         off = np.abs(left - right) / (1 + np.abs(left))
     off[np.isnan(left) & np.isnan(right)] = 0.0
     return np.where(np.isnan(off), np.inf, off)

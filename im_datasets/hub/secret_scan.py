@@ -34,6 +34,7 @@ _FORMATS = {
     "JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
 }
 _KINDS = list(_FORMATS)
+# One pass over each text; the number of the group that matches tells the kind.
 _ANY = re.compile("|".join(f"({pattern})" for pattern in _FORMATS.values()))
 _LISTED = 20
 

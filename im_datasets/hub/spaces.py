@@ -65,8 +65,7 @@ def make_space(name: str, namespace: str, package: str | None = None) -> Space:
     Args:
         name: A module's name, with or without ``im_``.
         namespace: A user or an organisation of the Hub.
-        package: A pip requirement that brings im-datasets, in place of the released version; an address such as
-            ``git+https://…`` for a version that is not on PyPI. Everybody can read it there: no token in it.
+        package: As for ``push_modules``.
 
     Raises:
         HubError: The requirement holds what looks like a secret, or more than one line.
@@ -86,11 +85,13 @@ def make_space(name: str, namespace: str, package: str | None = None) -> Space:
     if package is not None:
         _check_package(package)
         own = re.compile(r"^im-datasets\b.*$", flags=re.MULTILINE)
+        # By a function: in a text, a backslash of the requirement would be an escape.
         texts["requirements.txt"] = own.sub(lambda _: package, texts["requirements.txt"])
     return Space(repo_id, {path: text.encode() for path, text in texts.items()})
 
 
 def _check_package(package: str) -> None:
+    # A variable that the Space fills in is none.
     logins = [
         (scheme, login) for scheme, login in _LOGIN.findall(package) if not re.fullmatch(r"[${}\w]*\$\{\w+\}", login)
     ]
@@ -119,7 +120,8 @@ def push_modules(
         namespace: A user or an organisation that the token may write to.
         only: Names of modules, with or without ``im_``; none stands for all.
         private: Make the Spaces private; a Space that is there already stays as it is.
-        package: A pip requirement that brings im-datasets, in place of the released version.
+        package: A pip requirement that brings im-datasets, in place of the released version; an address such as
+            ``git+https://…`` for a version that is not on PyPI. Everybody can read it there: no token in it.
         overwrite: Whether files of a Space that somebody else wrote or changed may be replaced.
         dry_run: Say what would be pushed, and push nothing.
 
