@@ -85,11 +85,10 @@ class Plan:
 
         Digests and sizes of ``files`` are those that are known already; the other arguments are the attributes.
         """
-        known = files or {}
-        described = {path: known.get(path) or _describe(content) for path, content in contents.items()}
-        changes = [_change(path, file, snapshot.oids) for path, file in described.items()]
+        digests = {path: (files or {}).get(path) or _describe(content) for path, content in contents.items()}
+        changes = [_change(path, file, snapshot.oids) for path, file in digests.items()]
         changes += [Change(path, Action.DELETE, 0) for path in obsolete if path in snapshot.oids]
-        return cls(snapshot, contents, described, changes, merged)
+        return cls(snapshot, contents, digests, changes, merged)
 
     @property
     def writes(self) -> list[Change]:

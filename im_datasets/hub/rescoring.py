@@ -123,8 +123,8 @@ def _check_reasons(pairs: Pairs, rows: Dataset, record: ScoringRecord) -> Check:
     reasons = list(zip(rows[ROW][:], pairs.reasons, claims, strict=True))
     wrong = [row for row, reason, claim in reasons if reason and reason != claim]
     wrong += [row for row, reason, claim in reasons if not reason and (claim or "") not in unread]
-    told = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
-    return verdict("sample", told, f"{len(rows)} rows drawn; those without a pair are those that were said to be")
+    failures = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
+    return verdict("sample", failures, f"{len(rows)} rows drawn; those without a pair are those that were said to be")
 
 
 def tolerance_of(record: IndicatorRecord) -> float:
@@ -161,9 +161,10 @@ def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: D
     numbers, tolerance, agreements = np.asarray(rows[ROW][:]), tolerance_of(record), []
     for column in record.writes:
         published = np.asarray(rows[column][:], dtype=np.float64)
-        off = _difference(published, np.asarray(fresh[column], dtype=np.float64))
-        differing = [int(number) for number in numbers[~(off <= tolerance)]]
-        agreements.append(Agreement(column, len(off), float(off.max(initial=0.0)), tolerance, differing))
+        differences = _difference(published, np.asarray(fresh[column], dtype=np.float64))
+        differing = [int(number) for number in numbers[~(differences <= tolerance)]]
+        largest = float(differences.max(initial=0.0))
+        agreements.append(Agreement(column, len(differences), largest, tolerance, differing))
     return agreements
 
 
@@ -199,6 +200,6 @@ def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Difference relative to 1 + size; 0 where both have no value, infinite where one has none."""
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        off = np.abs(left - right) / (1 + np.abs(left))
-    off[np.isnan(left) & np.isnan(right)] = 0.0
-    return np.where(np.isnan(off), np.inf, off)
+        difference = np.abs(left - right) / (1 + np.abs(left))
+    difference[np.isnan(left) & np.isnan(right)] = 0.0
+    return np.where(np.isnan(difference), np.inf, difference)
