@@ -27,7 +27,7 @@ class Publication:
 
     Attributes:
         selection: With its record, without paths of this machine.
-        parts: The Parquet files, in a folder that figures and report join.
+        data: The Parquet files, in a folder that figures and report join.
         columns: As for ``push_selected``, like ``card`` and ``overwrite``.
         facts: What the publisher gave for the card.
         source: What the card of the rows' source states.

@@ -103,7 +103,7 @@ class Repository:
             info, has_branch = self.api.repo_info(**self._place, revision="main"), False
         oids = self._oids(str(info.sha))
         texts = {}
-        for path in oids.keys() & set(self.texts):
+        for path in filter(oids.__contains__, self.texts):
             local = Path(self.api.hf_hub_download(**self._place, filename=path, revision=info.sha))
             texts[path] = local.read_bytes().decode("utf-8", errors="surrogateescape")
         return Snapshot(info.sha, info.private, oids, texts, has_branch)
