@@ -59,14 +59,10 @@ class PublishedSelection:
             HubError: Nothing is there, or it is no selection of im-datasets.
         """
         folder = Path(target)
-        if folder.is_dir():
-            return cls._in_folder(folder)
-        if not HUB_ID.fullmatch(str(target)):
-            raise HubError(f"no folder {target}, and that is no dataset id of the Hub either; check the name")
-        return cls._on_hub(str(target), revision)
-
-    @classmethod
-    def _in_folder(cls, folder: Path) -> Self:
+        if not folder.is_dir():
+            if not HUB_ID.fullmatch(str(target)):
+                raise HubError(f"no folder {target}, and that is no dataset id of the Hub either; check the name")
+            return cls._on_hub(str(target), revision)
         if (folder / MANIFEST).is_file():
             manifest = _read_manifest(folder / MANIFEST)
             return cls(folder.name, folder, manifest, manifest.record)
