@@ -161,9 +161,10 @@ class _Encoder(NamedTuple):
 
 
 class _Cache:
-    """Vectors by embedder and text, the least recently used dropped beyond ``CACHE_BYTES``."""
+    """Vectors by embedder and text, the least recently used dropped beyond ``max_bytes``."""
 
     def __init__(self) -> None:
+        self.max_bytes = CACHE_BYTES
         self._entries: OrderedDict[tuple[Embedder, bytes], tuple[NDArray[np.float32], bool]] = OrderedDict()
         self._bytes = 0
 
@@ -176,14 +177,20 @@ class _Cache:
     def put(self, embedder: Embedder, key: bytes, entry: tuple[NDArray[np.float32], bool]) -> None:
         if (embedder, key) in self._entries:
             return
+        # A copy: the vector is a row of its batch, all of which would stay in memory with it.
         self._entries[embedder, key] = (entry[0].copy(), entry[1])
         self._bytes += entry[0].nbytes
-        while self._bytes > CACHE_BYTES:
+        while self._bytes > self.max_bytes:
             _, (vector, _) = self._entries.popitem(last=False)
             self._bytes -= vector.nbytes
 
 
 _CACHE = _Cache()
+
+
+def share_cache(processes: int) -> None:
+    """Keep one of so many equal parts of ``CACHE_BYTES``: processes that score side by side share one memory."""
+    _CACHE.max_bytes = CACHE_BYTES // processes
 
 
 def _key(text: str) -> bytes:

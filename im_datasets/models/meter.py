@@ -1,9 +1,9 @@
-"""What the work in a model came to: tokens read, texts cut, values computed or found in the store."""
+"""What some work came to: seconds, tokens read, texts cut, values computed or found in the store."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 Listener = Callable[[int, int], object]
 """Told how much of the work at hand is done, and how much there is."""
@@ -11,24 +11,29 @@ Listener = Callable[[int, int], object]
 
 @dataclass
 class Meter:
-    """What the work inside a ``metering`` block comes to.
+    """What some work came to: that inside a ``metering`` block, or one part of a shard's.
 
     Attributes:
-        listener: Called with (done, total), in any unit, as the work at hand goes on; None tells nobody.
+        seconds: Wall seconds in the process that did it, where somebody takes the time.
         tokens: Real tokens that went through a model.
-        truncated: Rows of which an input was cut to the model's length.
+        truncated: Rows (or texts) of which an input was cut to the model's length.
         reused: Model inputs whose values were in the store already.
         computed: Model inputs that went through a model.
     """
 
-    listener: Listener | None = None
+    seconds: float = 0.0
     tokens: int = 0
     truncated: int = 0
     reused: int = 0
     computed: int = 0
 
+    def add(self, other: "Meter") -> None:
+        """Add the figures of other work."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
-_METER: ContextVar[Meter | None] = ContextVar("im_datasets_meter", default=None)
+
+_METERING: ContextVar[tuple[Meter, Listener | None] | None] = ContextVar("im_datasets_metering", default=None)
 
 
 @contextmanager
@@ -38,33 +43,30 @@ def metering(listener: Listener | None = None) -> Iterator[Meter]:
     The innermost block counts.
 
     Example:
-        >>> seen = []
-        >>> with metering(lambda done, total: seen.append((done, total))) as meter:
+        >>> steps = []
+        >>> with metering(lambda done, total: steps.append((done, total))) as meter:
         ...     report(2, 3)
         ...     count(tokens=5)
-        >>> seen, meter.tokens
+        >>> steps, meter.tokens
         ([(2, 3)], 5)
     """
-    meter = Meter(listener)
-    token = _METER.set(meter)
+    meter = Meter()
+    token = _METERING.set((meter, listener))
     try:
         yield meter
     finally:
-        _METER.reset(token)
+        _METERING.reset(token)
 
 
 def report(done: int, total: int) -> None:
-    """Tell the listener, if there is one, that ``done`` of ``total`` is done."""
-    meter = _METER.get()
-    if meter is not None and meter.listener is not None:
-        meter.listener(done, total)
+    """Tell the listener, if there is one, that ``done`` of ``total``, in any unit, is done."""
+    _, listener = _METERING.get() or (None, None)
+    if listener is not None:
+        listener(done, total)
 
 
 def count(*, tokens: int = 0, truncated: int = 0, reused: int = 0, computed: int = 0) -> None:
     """Add to the meter, if there is one."""
-    meter = _METER.get()
+    meter, _ = _METERING.get() or (None, None)
     if meter is not None:
-        meter.tokens += tokens
-        meter.truncated += truncated
-        meter.reused += reused
-        meter.computed += computed
+        meter.add(Meter(0.0, tokens, truncated, reused, computed))

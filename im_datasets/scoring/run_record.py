@@ -12,10 +12,11 @@ from im_datasets.common.storage import peak_memory_bytes
 from im_datasets.common.version import __version__
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.indicators.settings import describe_model, embedder_of
+from im_datasets.models.meter import Meter
 from im_datasets.scoring.assembly import Assembly
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.scoring.scorer import ShardScorer, library_versions
-from im_datasets.scoring.shards import PartMeter, ShardMeter
+from im_datasets.scoring.shards import ShardMeter
 from im_datasets.scoring.statistics import describe
 
 
@@ -63,7 +64,7 @@ def make_record(
 def _indicator_records(
     assembly: Assembly,
     scorer: ShardScorer,
-    parts: Mapping[str, PartMeter],
+    parts: Mapping[str, Meter],
     figures: Mapping[str, dict[str, float]],
     seconds: float,
 ) -> list[IndicatorRecord]:
@@ -102,9 +103,9 @@ def _indicator_records(
     return records
 
 
-def _summed(meters: Sequence[ShardMeter]) -> defaultdict[str, PartMeter]:
+def _summed(meters: Sequence[ShardMeter]) -> defaultdict[str, Meter]:
     """The figures of all shards; seconds of workers that ran side by side count by their number."""
-    total: defaultdict[str, PartMeter] = defaultdict(PartMeter)
+    total: defaultdict[str, Meter] = defaultdict(Meter)
     for meter in meters:
         for name, part in meter.parts.items():
             part.seconds /= meter.workers

@@ -27,7 +27,7 @@ from im_datasets.indicators.settings import compares_rows, embedder_of, runs_mod
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.meter import Meter, metering
 from im_datasets.scoring.culprit import naming_the_row
-from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter
+from im_datasets.scoring.shards import ScoredShard, ShardMeter
 
 CHUNK_ROWS = 4096
 """Rows whose texts are in memory at once; enough for batches of equal length."""
@@ -117,7 +117,7 @@ class _Work:
         self.steps = _Steps(listener)
 
     @contextmanager
-    def clock(self, part: str) -> Iterator[PartMeter]:
+    def clock(self, part: str) -> Iterator[Meter]:
         """Add the wall time of a block to a part."""
         begin, meter = time.perf_counter(), self.meter.part(part)
         try:
@@ -137,7 +137,7 @@ class _Work:
             step = self.steps.step() if runs_model(indicator) else metering()
             with self.clock(indicator.writes[0]) as part, step as counted:
                 self._score(indicator, first, pairs, scorable)
-                _count(part, counted)
+                part.add(counted)
 
     def _score(self, indicator: Indicator, first: int, pairs: Pairs, scorable: Pairs) -> None:
         if compares_rows(indicator):
@@ -156,7 +156,7 @@ class _Work:
             with self.clock(f"embedding:{number}") as part, metering(self.steps.listener) as counted:
                 with naming_the_row("Embedder", pairs, self.start + first, partial(self._try, embedder)):
                     part.truncated += int(embedder.encode(texts).truncated.sum()) if texts else 0
-                _count(part, counted)
+                part.add(counted)
             self.steps.tokens += counted.tokens
 
     def _try(self, embedder: Embedder, pairs: Pairs) -> None:
@@ -203,7 +203,3 @@ class _Steps:
         if self._told is not None:
             reached = self._rows * (self._done + done / max(total, 1)) / self._count
             self._told(self._first + int(reached), self.tokens)
-
-
-def _count(part: PartMeter, meter: Meter) -> None:
-    part.add(PartMeter(0.0, meter.tokens, meter.truncated, meter.reused, meter.computed))

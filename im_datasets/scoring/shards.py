@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import OutputError
 from im_datasets.common.storage import output_errors, written_whole
+from im_datasets.models.meter import Meter
 from im_datasets.scoring.sealed_table import checksum, read_facts, read_sealed, readable, seal
 
 SHARD_ROWS = 8192
@@ -25,30 +26,6 @@ SHARD_ROWS = 8192
 
 SCORES = "scores.arrow"
 """The scores of all rows, made from the shards."""
-
-
-@dataclass
-class PartMeter:
-    """What one part of a shard's work came to.
-
-    Attributes:
-        seconds: Wall seconds in the process that did it.
-        tokens: Real tokens that went through a model.
-        truncated: Rows (or texts) that were cut to the model's length.
-        reused: Model inputs whose values were in the store already.
-        computed: Model inputs that went through a model.
-    """
-
-    seconds: float = 0.0
-    tokens: int = 0
-    truncated: int = 0
-    reused: int = 0
-    computed: int = 0
-
-    def add(self, other: "PartMeter") -> None:
-        """Add another part's figures."""
-        for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass
@@ -63,14 +40,14 @@ class ShardMeter:
         version: Of the engine; None where that is this package itself.
     """
 
-    parts: dict[str, PartMeter] = field(default_factory=dict)
+    parts: dict[str, Meter] = field(default_factory=dict)
     workers: int = 1
     engine: str = "local"
     version: str | None = None
 
-    def part(self, name: str) -> PartMeter:
+    def part(self, name: str) -> Meter:
         """The figures of a part, to be added to."""
-        return self.parts.setdefault(name, PartMeter())
+        return self.parts.setdefault(name, Meter())
 
     @property
     def tokens(self) -> int:
@@ -80,7 +57,7 @@ class ShardMeter:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ShardMeter":
         """A meter from plain data."""
-        parts = {name: PartMeter(**part) for name, part in data["parts"].items()}
+        parts = {name: Meter(**part) for name, part in data["parts"].items()}
         return cls(parts, data["workers"], data["engine"], data.get("version"))
 
 

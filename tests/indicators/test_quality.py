@@ -108,7 +108,7 @@ def test_quality_does_not_take_a_short_answer_for_a_degraded_one(question):
 def test_quality_is_the_same_for_every_batch_size(monkeypatch):
     questions = list(QUESTIONS) * 4
     answers = [text for a in ANSWERS for text in (a, _cut(a), _scramble(a), a * 2)]
-    monkeypatch.setattr("im_datasets.models.embedder.CACHE_BYTES", 0)
+    monkeypatch.setattr("im_datasets.models.embedder._CACHE.max_bytes", 0)
     quality = Quality()
     results = []
     for size in (1, 7, 1000):

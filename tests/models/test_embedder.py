@@ -134,8 +134,14 @@ def test_encode_reads_no_more_than_max_tokens():
     assert Embedder(max_tokens=10_000).encode(["word " * 255]).truncated.tolist() == [True]
 
 
+def test_share_cache_leaves_each_process_its_part_of_the_whole(fresh):
+    for _ in range(2):  # twice is not a part of a part
+        embedding.share_cache(4)
+        assert fresh.max_bytes == embedding.CACHE_BYTES // 4
+
+
 def test_cache_stays_within_its_bound_and_drops_the_least_recently_used(forwarded, fresh, monkeypatch):
-    monkeypatch.setattr(embedding, "CACHE_BYTES", 3 * 384 * 4)
+    fresh.max_bytes = 3 * 384 * 4
     embedder = Embedder()
     for text in ("one", "two", "three", "one", "four"):  # "two" is the least recently used when "four" comes
         embedder.embed([text])

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from im_datasets.common.errors import OutputError
+from im_datasets.models.meter import Meter
 from im_datasets.scoring.progress import Progress, opened_log
-from im_datasets.scoring.shards import PartMeter, ShardMeter, Shards
+from im_datasets.scoring.shards import ShardMeter, Shards
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def test_log_tells_each_shard_with_speed_and_time_left(shards, monkeypatch):
     log = io.StringIO()
     progress = Progress(shards, 15, show=False, log=log)
     monkeypatch.setattr(Progress, "elapsed", 10.0)
-    meter = ShardMeter({"read": PartMeter(seconds=1.0), "im_mtld": PartMeter(seconds=3.0, tokens=500)})
+    meter = ShardMeter({"read": Meter(seconds=1.0), "im_mtld": Meter(seconds=3.0, tokens=500)})
     progress.moved(1, 5, 100)
     progress.finished(1, meter)
     progress.finished(2, meter)

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from im_datasets.common.errors import OutputError
+from im_datasets.models.meter import Meter
 from im_datasets.scoring import shards as module
 from im_datasets.scoring.run_folder import open_shards
-from im_datasets.scoring.shards import PartMeter, ScoredShard, ShardMeter, Shards, WholeColumn
+from im_datasets.scoring.shards import ScoredShard, ShardMeter, Shards, WholeColumn
 
 REQUEST = {"source": {"fingerprint": "a"}, "rule": "embedded"}
 
@@ -25,7 +26,7 @@ def scored(shards: Shards, shard: int) -> ScoredShard:
     span = shards.span(shard)
     table = pa.table({"a": np.arange(span.start, span.stop, dtype=float), "im_unscorable": [""] * len(span)})
     vectors = np.full((len(span), 3), shard, dtype=np.float32)
-    return ScoredShard(table, {"im_knn_6": vectors}, ShardMeter({"read": PartMeter(seconds=1.5, tokens=7)}, workers=2))
+    return ScoredShard(table, {"im_knn_6": vectors}, ShardMeter({"read": Meter(seconds=1.5, tokens=7)}, workers=2))
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_write_and_read_give_the_same(opened):
     opened.write(0, scored(opened, 0))
     assert opened.missing() == [1]
     assert opened.read(2).to_pydict() == scored(opened, 2).table.to_pydict()
-    assert opened.meter(2) == ShardMeter({"read": PartMeter(seconds=1.5, tokens=7)}, workers=2)
+    assert opened.meter(2) == ShardMeter({"read": Meter(seconds=1.5, tokens=7)}, workers=2)
     opened.write(1, scored(opened, 1))
     vectors = [np.load(path) for path in opened.vectors("im_knn_6")]
     assert np.concatenate(vectors)[:, 0].tolist() == [0.0] * 10 + [1.0] * 10 + [2.0] * 5

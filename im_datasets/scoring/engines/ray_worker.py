@@ -157,13 +157,13 @@ def ready(pickled: bytes) -> ActorSetup:
 
     setup: ActorSetup = dill.loads(pickled)  # noqa: S301 - from the driver
     os.environ["RAYON_NUM_THREADS"] = str(setup.threads)
-    from im_datasets.models import embedder as embedding
+    from im_datasets.models.embedder import share_cache
 
     if setup.surroundings["models"]:
         import torch
 
         torch.set_num_threads(setup.threads)
-    embedding.CACHE_BYTES //= max(1, min(setup.workers, (os.cpu_count() or 1) // setup.threads))
+    share_cache(max(1, min(setup.workers, (os.cpu_count() or 1) // setup.threads)))
     own = surroundings(setup.scorer)
     for what, expected in setup.surroundings.items():
         if own[what] != expected:

@@ -126,11 +126,11 @@ def _serve(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
     import dill
 
     setup: WorkerSetup = dill.loads(messages.get())  # noqa: S301 - from the process that started this one
-    from im_datasets.models import embedder as embedding
     from im_datasets.models.devices import on_rank
+    from im_datasets.models.embedder import share_cache
     from im_datasets.models.value_store import using_store
 
-    embedding.CACHE_BYTES //= setup.workers
+    share_cache(setup.workers)
     with on_rank(setup.rank), using_store(setup.store):
         while True:
             task: Task = pickle.loads(messages.get())  # noqa: S301 - from the process that started this one

@@ -359,7 +359,7 @@ def test_actor_that_no_node_can_hold_is_refused_or_waited_for(tmp_path):
 def test_worker_that_would_compute_otherwise_is_refused(monkeypatch):
     from im_datasets.models import embedder as embedding
 
-    monkeypatch.setattr(embedding, "CACHE_BYTES", embedding.CACHE_BYTES)
+    monkeypatch.setattr(embedding, "_CACHE", embedding._Cache())
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")
     scorer = ShardScorer((Letters(),), Columns(instruction="instruction", response="output"))
     here = surroundings(scorer)
