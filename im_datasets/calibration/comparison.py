@@ -130,12 +130,14 @@ def compare(
     pool, arms = experiment.pool, _baselines(experiment.pool, baselines)
     _check(pool, sizes, seeds)
     ranked = {SELECTED: pool.ranked(rule)} | {arm: BASELINES[arm].ranked(pool) for arm in arms if arm in BASELINES}
+    # Without rows a job measures the base model as it is.
     jobs: dict[tuple[str, int, int], Job] = {(BASE, 0, 0): Job("compare", "base", np.empty(0, dtype=np.int64))}
     for seed in seeds:
         for size in sizes:
             for arm in (SELECTED, *arms):
                 rows = _rows(pool, arm, ranked, size, seed)
                 jobs[arm, size, seed] = Job("compare", arm, rows, seed, {"size": size})
+    # All at once, so that several processes have runs to share.
     runs = dict(zip(jobs, experiment.run(list(jobs.values())), strict=True))
     differences = [
         paired_difference(

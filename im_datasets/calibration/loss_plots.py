@@ -23,6 +23,7 @@ def difference_figure(differences: Sequence[Difference]) -> "Figure":
     figure = Figure(figsize=(1.5 + 4.5 * len(names), 1.2 + 0.3 * most), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, names, strict=True):
+        # Drawn from below; read from above.
         panel = [each for each in reversed(differences) if each.evaluation == name]
         for place, each in enumerate(panel):
             colour = _VERDICT_COLOURS.get(each.verdict, COLOURS["muted"])
@@ -60,6 +61,7 @@ def size_curve_figure(
         axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, color=colour, alpha=0.5)
     axes.axvline(best, color=COLOURS["cut"], linewidth=1)
     axes.annotate(f"{best:,}", (best, 1), xycoords=("data", "axes fraction"), va="top", color=COLOURS["cut"])
+    # Sizes are tried evenly in logarithm.
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     ticks: list[int] = []

@@ -141,6 +141,7 @@ def read_runs(path: str | Path) -> Runs:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise CalibrationError(f"cannot read {path} as a table of runs: {error}") from error
+    # What follows the last line feed: nothing, unless its writer was killed or did not end the line.
     torn = lines.pop()
     notes = []
     if torn.strip():
@@ -181,6 +182,7 @@ def _parse(path: str | Path, number: int, line: bytes) -> Run:
 
 def _mend(table: Any) -> None:
     """End an unfinished last line: cut it where its writer was killed, close it where only the line feed is missing."""
+    # Append mode reads from the end and writes there, whatever was read in between.
     content_end = table.seek(0, os.SEEK_END)
     if not content_end:
         return
@@ -207,6 +209,7 @@ def _problems(run: Run) -> Iterable[str]:
         yield f"field 'kind': got {run.kind!r}; one of {', '.join(KINDS)}"
     for name in ("means", "losses"):
         yield from _number_problems(name, getattr(run, name))
+    # To Python, True is an int: asked for by name.
     if not isinstance(run.seed, int) or isinstance(run.seed, bool):
         yield f"field 'seed': got {run.seed!r}; a whole number"
     if run.rows is not None and (not isinstance(run.rows, int) or isinstance(run.rows, bool) or run.rows < 0):

@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from im_datasets.common.storage import write_bytes, write_text
+from im_datasets.common.storage import write_bytes, write_text, written_whole
 from im_datasets.report.plot_style import as_png
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def save_result(path: Path, data: Mapping[str, Any], figure: "Figure") -> None:
     write_text(path.with_suffix(".json"), text + "\n")
     write_bytes(path.with_suffix(".png"), as_png(figure))
     # Without a salt of our own and without a date the same result would give another file each time.
-    with rc_context({"svg.hashsalt": path.name}):
-        figure.savefig(path.with_suffix(".svg"), format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": path.name}), written_whole(path.with_suffix(".svg")) as aside:
+        figure.savefig(aside, format="svg", metadata={"Date": None})
 
 
 def _without_nan(value: Any) -> Any:

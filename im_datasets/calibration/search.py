@@ -250,6 +250,7 @@ def blend_search(loss_of: Callable[[int], float], low: int, high: int, sizes: Si
             metric="loss",
             mode="min",
             space={"rows": tune.lograndint(low, high + 1)},
+            # Where the search starts, and why small sizes come first: they are cheap to try.
             low_cost_partial_config={"rows": low},
             num_samples=50 * sizes.trials,
             cost_attr="cost",

@@ -92,6 +92,7 @@ class Experiment:
         Raises:
             ModelError: The base model cannot be had.
         """
+        # A candidate that repeats a test instruction would teach the model its answer.
         clean = pool.without([text for evaluation in evaluations for text in evaluation.pairs.instructions])
         base = base_checkpoint(base_model, training, revision=revision).resolve()
         training = training.on(str(base.device))

@@ -125,6 +125,7 @@ def finetune(base: Checkpoint, pairs: Pairs, training: Training, *, seed: int = 
     loaded = base.load_anew()
     features = training_rows(loaded, pairs, training)
     model: Any = loaded.model
+    # Before the low-rank addition, whose weights are drawn too.
     set_seed(seed)
     if training.method == "lora":
         model = _with_lora(model, training)
@@ -173,6 +174,7 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
     tokenizer: Any = loaded.tokenizer
+    # Padding is neither attended to nor counted in the loss, so that any token will do.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

@@ -176,6 +176,7 @@ def make_pool(
         for name, dataset in scored.items()
     ]
     shared = set.intersection(*(set(dataset.column_names) for dataset in scored.values()))
+    # A predicted loss is a rule's word, not an indicator that a rule could be fitted on.
     names = sorted(name for name in shared if name in COLUMNS and name != LOG_LOSS)
     if not names:
         raise CalibrationError(f"no indicator column that all of {', '.join(scored)} have; score them first")
@@ -239,6 +240,7 @@ def load_pool(
     mining = InstructMining(rule, indicators=with_description(rule, indicators))
     indicator_identities = [identity(indicator) for indicator in mining.indicators]
     for name, place in named_sources(data).items():
+        # A limited sample is seeded, so that every process draws the same rows.
         source = load_source(place, limit=limit, seed=None if limit is None else 0)
         dataset, mappings[name] = prepare(source.dataset)
         # All that scores depend on, the package's version among it: another one may compute them otherwise.

@@ -104,6 +104,7 @@ def _of_the_residuals(observations: Observations, plain: LeastSquares) -> Iterat
         )
     if plain.jarque_bera_p < _SMALL_P:
         yield f"The residuals are not normal (Jarque-Bera p = {plain.jarque_bera_p:.2g}); look at their plot."
+    # NaN is a run of leverage 1, which the fit follows wherever it lies.
     if heavy := [r for r, d in zip(observations.runs, plain.cook, strict=True) if d > 1 or math.isnan(d)]:
         yield f"Single runs carry the fit (Cook's distance above 1): {', '.join(heavy[:5])}."
 

@@ -151,6 +151,7 @@ def measure(x: FloatArray, y: FloatArray, subsets: NDArray[np.intp], criterion: 
     if criterion == "cv_r2":
         return np.asarray(1 - _press(z, target, subsets, coefficients) / (total * (n / (n - 1)) ** 2))
     explained = np.einsum("mk,mk->m", coefficients, (z.T @ target)[subsets])
+    # A perfect fit has no residual, and its logarithm would be infinite.
     residual = np.maximum(total - explained, 1e-15 * total)
     if criterion == "adjusted_r2":
         return np.asarray(1 - residual / total * (n - 1) / (n - k - 1))
@@ -173,6 +174,7 @@ def _solve(z: FloatArray, target: FloatArray, subsets: NDArray[np.intp]) -> Floa
     gram = (z.T @ z)[subsets[:, :, None], subsets[:, None, :]]
     right = (z.T @ target)[subsets][..., None]
     try:
+        # A resample may leave a column constant, or two equal; then the pseudo-inverse gives the smallest solution.
         return np.asarray(np.linalg.solve(gram, right)[..., 0])
     except np.linalg.LinAlgError:
         return np.asarray((np.linalg.pinv(gram, hermitian=True) @ right)[..., 0])
@@ -187,5 +189,6 @@ def _press(z: FloatArray, target: FloatArray, subsets: NDArray[np.intp], coeffic
     except np.linalg.LinAlgError:
         inverse = np.linalg.pinv(gram, hermitian=True)
     leverage = 1 / len(target) + ((inverse @ columns) * columns).sum(axis=1)
+    # A run that alone holds a coefficient has a leverage of 1: its error without it has no bound.
     errors = target - (coefficients[:, None, :] @ columns)[:, 0]
     return np.asarray(((errors / np.maximum(1 - leverage, 1e-9)) ** 2).sum(axis=1))

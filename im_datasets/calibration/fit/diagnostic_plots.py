@@ -71,6 +71,7 @@ def effects(fit: "Fit", *, width: int) -> "Figure":
             # A dollar sign in a column's name is no mathematics.
             parse_math=False,
         )
+    # The first term on top.
     axes.set_ylim(count - 0.5, -0.6)
     axes.set_yticks([])
     number_axis(axes.xaxis, ticks)
@@ -118,6 +119,7 @@ def leverage(fit: "Fit") -> "Figure":
     figure, axes = _small("leverage", "studentised residual")
     _dots(axes, plain.leverage, plain.studentized)
     bounds = axes.get_xlim(), axes.get_ylim()
+    # The lines are infinite at a leverage of 0.
     grid = np.linspace(max(1e-4, bounds[0][0]), min(0.999, bounds[0][1]), 200)
     for sign in (-1, 1):
         edge = sign * np.sqrt((len(fit.columns) + 1) * (1 - grid) / grid)

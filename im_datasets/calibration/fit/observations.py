@@ -184,6 +184,7 @@ def _refuse_missing(runs: Sequence[Run], columns: Sequence[str], means: FloatArr
 
 def _refuse_constant(columns: Sequence[str], means: FloatArray) -> None:
     spread = np.ptp(means, axis=0)
+    # Sums of equal values may differ in their last digits.
     constant = [c for c, s, m in zip(columns, spread, np.abs(means).max(axis=0), strict=True) if s <= 1e-12 * m]
     if constant:
         raise CalibrationError(

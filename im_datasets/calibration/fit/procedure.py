@@ -95,6 +95,7 @@ class Procedure:
         is_ridge = self.wants_ridge(chosen)
         fitted = ridge(chosen, y).coefficients if is_ridge else quick_least_squares(chosen, y)
         coefficients = np.zeros(x.shape[1] + 1)
+        # Of all candidates, so that a fit of other columns can be compared and predicted with.
         coefficients[[0, *(1 + i for i in choice.columns)]] = fitted
         return Estimate(choice, coefficients, is_ridge)
 

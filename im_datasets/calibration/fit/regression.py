@@ -138,6 +138,7 @@ def least_squares(x: FloatArray, y: FloatArray) -> LeastSquares:
     n, k = x.shape
     # What each run's prediction without it would be follows from its leverage; nothing is fitted again.
     left_out = y - plain.resid / (1 - influence.hat_matrix_diag)
+    # Criteria of statsmodels do not count the variance as a parameter; those of `choice` do.
     fit, parameters = -2 * plain.llf, k + 2
     return LeastSquares(
         coefficients=coefficients,

@@ -38,24 +38,6 @@ RULE, REPORT = "rule.json", "report.html"
 MOST_RUNS = 200
 """Runs listed in the report, the most influential first."""
 
-_RESIDUALS = (
-    (
-        residuals,
-        "Residuals against fitted",
-        "A level band is in order; a bend asks for another term, a funnel for HC3, which is used here.",
-    ),
-    (
-        quantiles,
-        "Normal quantiles",
-        "On the line, residuals are normal; intervals here do not need that, but far outliers deserve a look.",
-    ),
-    (
-        leverage,
-        "Leverage",
-        "Runs to the right have unusual subsets. Beyond the dashed lines, if they are in view, a single run decides.",
-    ),
-)
-
 
 def write_fit(fit: "Fit", folder: str | Path) -> Path:
     """Write rule and report into a folder, in place of those of an older fit.
@@ -116,13 +98,13 @@ def render_fit_report(fit: "Fit", *, rule_path: str = "rule.json") -> str:
         headline=_headline(fit),
         lead=_lead(fit),
         order=bootstrap.order_interval(),
-        measures=_measures(fit),
         choice_note=_choice_note(fit),
         chosen=sorted(zip(fit.observations.columns, bootstrap.chosen.tolist(), strict=True), key=lambda pair: -pair[1]),
         influential=np.argsort(-plain.cook, kind="stable").tolist()[:MOST_RUNS],
+        # A float overflows beyond exp(709).
         left_out=np.exp(np.minimum(fit.ridge.left_out if fit.ridge else plain.left_out, 700.0)),
         facts=fact_texts({k: v for k, v in fit.rule.provenance.items() if k != "coefficients"}),
-        **_figures(fit),
+        figures=_figures(fit),
     )
 
 
@@ -155,27 +137,6 @@ def _lead(fit: "Fit") -> str:
     )
 
 
-def _measures(fit: "Fit") -> list[tuple[str, Trusted]]:
-    plain, validation = fit.least_squares, fit.cross_validation
-    order = fit.bootstrap.order_interval()
-    loo = fit.ridge.loo_r_squared if fit.ridge else plain.loo_r_squared
-    return [
-        ("R²", _decimals(fit.r_squared)),
-        ("adjusted R²", _decimals(plain.adjusted_r_squared)),
-        ("leave-one-out R², columns held", _decimals(loo)),
-        ("cross-validated R²", _decimals(validation.r_squared)),
-        ("its spread over repeats", _decimals(validation.spread)),
-        ("cross-validated rank correlation", _decimals(validation.rank_correlation)),
-        ("residual error, log loss", _decimals(plain.residual_error, 4)),
-        (
-            "order over resamples, Kendall’s τ",
-            Trusted(f"{_decimals(order[0])} ({_decimals(order[1])} to {_decimals(order[2])})"),
-        ),
-        ("Breusch-Pagan p (even spread)", _p_value(plain.breusch_pagan_p)),
-        ("Jarque-Bera p (normal)", _p_value(plain.jarque_bera_p)),
-    ]
-
-
 def _choice_note(fit: "Fit") -> str:
     names = {"aicc": "AICc", "bic": "BIC", "adjusted_r2": "adjusted R²", "cv_r2": "leave-one-out R²"}
     candidates = len(fit.observations.columns)
@@ -190,32 +151,27 @@ def _choice_note(fit: "Fit") -> str:
 
 
 def _figures(fit: "Fit") -> dict[str, Any]:
+    """Name → SVG, for a page; a figure that would show nothing is left out."""
     names = fit.observations.columns
-    matrix = np.atleast_2d(np.corrcoef(fit.observations.means, rowvar=False))
-    short = [one_line(name, 22) for name in names]
-    by_size = len(fit.choice.best_by_size) > 1
-    widths = {"wide": WIDE, "narrow": NARROW}
-    return {
-        "effects": {n: _svg(effects(fit, width=w), f"effects-{n}", "Effects of the terms") for n, w in widths.items()},
-        "prediction": _svg(prediction(fit), "prediction", "Predicted against measured log losses"),
-        "univariate": [
-            {
-                "row": row,
-                "chosen": row.column in fit.columns,
-                "svg": _svg(alone(fit, row), f"alone-{i}", f"{one_line(row.column)} against log loss"),
-            }
-            for i, row in enumerate(fit.univariate)
-        ],
-        "by_size": _svg(criterion_by_size(fit), "by-size", "Criterion by number of terms") if by_size else None,
-        "penalties": _svg(penalties(fit.ridge), "penalties", "R² along the penalty") if fit.ridge else None,
-        "triangle": _svg(correlation_triangle(short, matrix), "triangle", "Correlations of the subset means")
-        if len(names) > 1
-        else None,
-        "residuals": [
-            {"title": title, "caption": caption, "svg": _svg(figure(fit), f"residuals-{i}", title)}
-            for i, (figure, title, caption) in enumerate(_RESIDUALS)
-        ],
+    figures = {
+        "effects-wide": (effects(fit, width=WIDE), "Effects of the terms"),
+        "effects-narrow": (effects(fit, width=NARROW), "Effects of the terms"),
+        "prediction": (prediction(fit), "Predicted against measured log losses"),
+        "residuals-0": (residuals(fit), "Residuals against fitted"),
+        "residuals-1": (quantiles(fit), "Normal quantiles"),
+        "residuals-2": (leverage(fit), "Leverage"),
     }
+    for i, row in enumerate(fit.univariate):
+        figures[f"alone-{i}"] = (alone(fit, row), f"{one_line(row.column)} against log loss")
+    if len(fit.choice.best_by_size) > 1:
+        figures["by-size"] = (criterion_by_size(fit), "Criterion by number of terms")
+    if fit.ridge:
+        figures["penalties"] = (penalties(fit.ridge), "R² along the penalty")
+    if len(names) > 1:
+        matrix = np.atleast_2d(np.corrcoef(fit.observations.means, rowvar=False))
+        short_names = [one_line(name, 22) for name in names]
+        figures["triangle"] = (correlation_triangle(short_names, matrix), "Correlations of the subset means")
+    return {name: _svg(figure, name, label) for name, (figure, label) in figures.items()}
 
 
 def _svg(figure: Any, name: str, label: str) -> Any:

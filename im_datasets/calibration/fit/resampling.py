@@ -94,6 +94,7 @@ def cross_validate(
     """
     if folds < 2 or repeats < 1:
         raise CalibrationError(f"cross-validation needs at least 2 folds and 1 repeat; got {folds} and {repeats}")
+    # A stream of its own for folds and another for resamples: the number of one does not move the other.
     generator = np.random.default_rng([seed, 1])
     n, members = len(y), _members(subset, len(y))
     folds = min(folds, len(members))
@@ -219,6 +220,7 @@ def _draw(generator: np.random.Generator, members: list[NDArray[np.int64]], most
         CalibrationError: None of ``ATTEMPTS`` draws held enough.
     """
     m = len(members)
+    # Terms, intercept and one more; a draw that holds every subset is too rare to wait for.
     different = min(most + 2, m - 1)
     for _ in range(ATTEMPTS):
         drawn = generator.integers(m, size=m)
