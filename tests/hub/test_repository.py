@@ -6,8 +6,11 @@ from hub_server import PullRequestOnly
 from pushing import REPO, commits, make_other, push
 
 from im_datasets import load_selection
-from im_datasets.common.errors import HubError
+from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.hub import client as hub_errors
+from im_datasets.hub.plan import Plan
+from im_datasets.hub.repository import Repository
+from im_datasets.report.configs import Published
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
@@ -215,3 +218,45 @@ def test_push_into_a_pull_request_adds_to_it(hub, selection):
     push(make_other(selection), revision=first.revision)
     assert len(hub.store.repos["dataset", REPO].pull_requests) == 1
     assert len(load_dataset(REPO, revision="refs/pr/1", split="train")) == 5
+
+
+def test_publish_makes_a_space_once_and_says_what_became_of_it(hub, waits):
+    repository = Repository.of("me/page", "space")
+
+    def publish(content, **options):
+        return repository.publish(lambda snapshot: Plan.between(snapshot, {"a": content}), "ours", **options)
+
+    planned = publish(b"1", dry_run=True)
+    assert (planned.sha, planned.is_ours) == (None, True)
+    assert hub.store.repos == {}
+    hub.fail("POST", "/commit/", drop=True, done=True)
+    first = publish(b"1")
+    assert (first.is_ours, first.new_repository) == (True, True)
+    again = publish(b"1")
+    assert (again.sha, again.is_ours, again.new_repository) == (first.sha, False, False)
+    assert publish(b"2").is_ours
+    assert len(hub.store.repos["space", "me/page"].history("main")) == 3
+
+
+def test_publish_leaves_what_somebody_else_changed_meanwhile(hub):
+    repository = Repository.of("me/page", "space")
+    repository.publish(lambda snapshot: Plan.between(snapshot, {"a": b"1"}), "ours")
+    hub.fail("POST", "/commit/", before=lambda: hub.store.put("me/page", {"a": b"theirs"}, kind="space"))
+    with pytest.raises(ConflictError, match="somebody else changed a while this push was under way"):
+        repository.publish(lambda snapshot: Plan.between(snapshot, {"a": b"2"}), "ours")
+    assert hub.store.read("me/page", "a", kind="space") == b"theirs"
+
+
+def test_oids_of_a_title_are_those_that_its_last_commit_left(hub):
+    repository = Repository.of("me/page", "space")
+
+    def oids():
+        return repository.oids_of("ours", repository.read().sha)
+
+    hub.store.create("space", "me/page")
+    assert oids() is None
+    hub.store.put("me/page", {"a": b"1"}, kind="space")
+    assert oids() == {}
+    repository.publish(lambda snapshot: Plan.between(snapshot, {"a": b"2"}), "ours")
+    hub.store.put("me/page", {"a": b"3"}, kind="space")
+    assert oids()["a"] == Published.of(b"2").git_sha1

@@ -8,11 +8,7 @@ from report_sample import make_selection
 from im_datasets import push_selected
 
 REPO = "me/best"
-
-
 GIVEN = {"license": "cc-by-4.0", "language": "en"}
-
-
 FILES = [
     ".gitattributes",
     "README.md",

@@ -9,14 +9,8 @@ from datasets import Dataset
 from im_datasets.hub.checks import Outcome
 
 REPO = "me/best"
-
-
 PASSED, FAILED, NOT_CHECKED = Outcome
-
-
 KEPT, DROPPED = "kept/train-00000-of-00001.parquet", "dropped/train-00000-of-00001.parquet"
-
-
 ROWS = [
     ("What is the capital of Italy?", "The capital of Italy is Rome."),
     ("Name three primary colours.", "Red, yellow and blue are the primary colours."),
