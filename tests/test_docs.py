@@ -1,11 +1,13 @@
 """README and docs do what they say: their snippets run, their links lead somewhere, their tables and maps are true."""
 
 import re
+import runpy
 from dataclasses import fields
 from importlib import import_module
 
 import pytest
 from hub_server.transcript import EVENTS
+from module_map import module_map, shown_map
 from pages import PAGES, README, ROOT, Reader, Snippet, snippets, stable
 
 from im_datasets.indicators import KNNDistance
@@ -167,3 +169,27 @@ def test_every_field_of_a_file_is_described_in_its_order(heading):
     kinds = [name.rpartition(".") for name in FORMATS[heading]]
     classes = [getattr(import_module(f"im_datasets.{module}"), name) for module, _, name in kinds]
     assert described == [field.name for kind in classes for field in fields(kind)]
+
+
+def test_architecture_page_shows_the_table_of_allowed_imports():
+    allowed = runpy.run_path(str(ROOT / "tests/test_layout.py"))["ALLOWED"]
+    section = section_of("architecture.md", "What may import what")
+    rows = re.findall(r"^\| `(\w+)(?:/|\.py)` \| .* \| (.*) \|$", section, flags=re.MULTILINE)
+    assert [(name, set(re.findall(r"`(\w+)`", cell))) for name, cell in rows] == list(allowed.items())
+
+
+def test_architecture_page_names_every_folder_and_module_as_they_name_themselves():
+    assert shown_map() == module_map(), "python tests/support/module_map.py brings the page up to date"
+    package = ROOT / "im_datasets"
+    files = {path.relative_to(package) for path in package.rglob("*.py")}
+    assert shown_map().count("\n### `") + 1 == len({path.parent for path in files}) - 1
+    assert shown_map().count("\n- `") == len(files) - (len({path.parent for path in files}) - 1)
+
+
+def test_architecture_page_names_files_that_are_there():
+    before, _, rest = text_of("architecture.md").partition("## Modules")
+    named = re.findall(r"`([\w./]+)`", before + rest.partition("## Beside")[2])
+    roots = (ROOT, ROOT / "im_datasets")
+    paths = {name for name in named if "/" in name or name.endswith((".py", ".pyi"))}
+    assert len(paths) > 40
+    assert [name for name in sorted(paths) if not any((root / name).exists() for root in roots)] == []
