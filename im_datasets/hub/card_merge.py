@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from im_datasets.common.errors import ConflictError
-from im_datasets.report.card import Card, as_block, as_yaml, block_digests, find_blocks, replace_blocks
+from im_datasets.report.card import Card
+from im_datasets.report.card_blocks import as_block, block_digests, find_blocks, replace_blocks
+from im_datasets.report.card_metadata import as_yaml
 
 _FENCE = re.compile(r"\A---[ \t]*\n(?P<front>.*?)^---[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^<!-- im-datasets:(begin|end) (\w+) -->$", re.MULTILINE)

@@ -21,7 +21,8 @@ from im_datasets.hub.client import client_errors, is_out_of_reach, is_worth_retr
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import IS_KEPT, SPLIT
 from im_datasets.hub.published import ATTEMPTS, PublishedSelection, safe_path
-from im_datasets.report.card import Card, block_digests, find_blocks, render_card
+from im_datasets.report.card import Card, render_card
+from im_datasets.report.card_blocks import block_digests, find_blocks
 from im_datasets.report.card_facts import CardFacts, as_codes
 from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LOG_LOSS, LinearRule

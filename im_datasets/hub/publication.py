@@ -10,11 +10,12 @@ from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import DataFiles
 from im_datasets.hub.plan import Plan, Snapshot
 from im_datasets.hub.terms import fill_facts, read_facts, source_facts
-from im_datasets.report.card import CARD, CONFIGS, STANDALONE, Card, block_digests, render_card, write_figures
+from im_datasets.report.card import CARD, CONFIGS, STANDALONE, Card, render_card
+from im_datasets.report.card_blocks import block_digests
 from im_datasets.report.card_facts import CardFacts, check_licence, missing_facts
 from im_datasets.report.configs import MANIFEST, Published
 from im_datasets.report.page import write_report
-from im_datasets.report.result_folder import REPORT, describe_selection
+from im_datasets.report.result_folder import REPORT, describe_selection, write_figures
 from im_datasets.selection.select import Selection
 
 READ = (CARD, MANIFEST, STANDALONE)

@@ -3,12 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from im_datasets.common.errors import HubError
-
-if TYPE_CHECKING:
-    pass
 
 LICENCES = frozenset(
     """
@@ -97,6 +94,9 @@ class CardFacts:
     def of(cls, license: str | None = None, language: str | Sequence[str] | None = None, **more: Any) -> Self:
         """Facts with one language or several."""
         return cls(license or None, as_codes(language), **more)
+
+
+NO_FACTS = CardFacts()
 
 
 def as_codes(value: object) -> tuple[str, ...]:

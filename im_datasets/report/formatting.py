@@ -47,6 +47,11 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def source_name(source: Mapping[str, Any]) -> str:
+    """What a source is called, as a record tells it, in one line."""
+    return one_line(source.get("id") or "a dataset without a name")
+
+
 def format_number(value: float | None, digits: int = 4) -> Trusted:
     """A number for people: significant digits, thousands separators, a real minus; a dash for none or NaN.
 

@@ -30,6 +30,7 @@ from im_datasets.report.formatting import (
     one_line,
     read_in_part,
     shortfall,
+    source_name,
 )
 from im_datasets.report.statistics import (
     Comparison,
@@ -141,7 +142,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "cut": selection.cut,
         "reasons": selection.reasons,
         "asked": fact_texts(request_settings(selection)),
-        "source": one_line(record.source.get("id") or "a dataset without a name"),
+        "source": source_name(record.source),
         "caveats": record.rule.caveats,
         "headline": headline(kept, kept + dropped),
         "why": f"{_why(selection, record, scores)} {shortfall(selection.settings.get('shortfall'))}".rstrip(),

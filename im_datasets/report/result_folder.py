@@ -1,6 +1,7 @@
 """The folder that ``mine`` writes: what its files are called, and how to read a selection back from it."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import escape
 from pathlib import Path
@@ -13,15 +14,21 @@ from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import OutputError
-from im_datasets.common.storage import peak_memory_bytes
+from im_datasets.common.storage import peak_memory_bytes, write_bytes, write_text
 from im_datasets.data.arrow import laid_out
-from im_datasets.report.card import FIGURE, PANELS, write_card
-from im_datasets.report.card_facts import CardFacts
+from im_datasets.report import figures, plot_style
+from im_datasets.report.card import CARD as CARD
+from im_datasets.report.card import FIGURE, PANELS, mined_configs, render_card
+from im_datasets.report.card_facts import NO_FACTS, CardFacts, missing_facts
+from im_datasets.report.configs import Config, Published
 from im_datasets.report.page import write_report
+from im_datasets.report.statistics import Scores
 from im_datasets.scoring.record import RECORD, ScoringRecord
 from im_datasets.selection.select import Selection
 
-KEPT, DROPPED, REPORT, CARD = "kept.parquet", "dropped.parquet", "report.html", "README.md"
+KEPT, DROPPED, REPORT = "kept.parquet", "dropped.parquet", "report.html"
+
+logger = logging.getLogger(__name__)
 
 _GIVEN = ("kept", "dropped", "cut", "reasons")
 """What a selection gave, beside what was asked of it."""
@@ -130,3 +137,48 @@ def write_result(
     record = replace(record, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
+
+
+def write_card(
+    selection: Selection,
+    record: ScoringRecord | None,
+    folder: str | Path,
+    facts: CardFacts = NO_FACTS,
+    *,
+    configs: Mapping[str, Config] | None = None,
+) -> Path:
+    """Write ``README.md`` and its figures into a folder, each file whole or not at all.
+
+    Args:
+        selection: What was kept and dropped, with the score columns.
+        record: Where the scores came from; None where that is not known.
+        folder: Where to write; made when it is missing.
+        facts: What the publisher says of the rows.
+        configs: Config name → its files beside the card; None is what ``mine`` writes.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        OutputError: The template is missing from the installation.
+    """
+    folder = Path(folder)
+    configs = mined_configs(selection) if configs is None else configs
+    files = [folder / path for config in configs.values() for path in config.files]
+    digests = {str(file.relative_to(folder)): Published.of_file(file).sha256 for file in files if file.is_file()}
+    write_figures(selection, folder)
+    for hint in missing_facts(facts.license, facts.language):
+        logger.info("%s", hint)
+    return write_text(folder / CARD, str(render_card(selection, record, facts, configs=configs, digests=digests)))
+
+
+def write_figures(selection: Selection, folder: Path) -> list[str]:
+    """Write the card's figures into a folder.
+
+    Returns:
+        Their paths in the folder.
+    """
+    scores = Scores.of(selection)
+    write_bytes(folder / FIGURE, plot_style.as_png(figures.score_distribution(scores)))
+    write_bytes(folder / PANELS, plot_style.as_png(figures.indicator_panels(scores)))
+    return [FIGURE, PANELS]

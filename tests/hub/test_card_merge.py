@@ -8,8 +8,10 @@ from report_sample import make_record, make_selection
 
 from im_datasets.common.errors import ConflictError
 from im_datasets.hub.card_merge import merge_card, split_card
-from im_datasets.report.card import Card, as_yaml, block_digests, find_blocks, render_card
+from im_datasets.report.card import Card, render_card
+from im_datasets.report.card_blocks import block_digests, find_blocks
 from im_datasets.report.card_facts import CardFacts
+from im_datasets.report.card_metadata import as_yaml
 
 FRESH = render_card(make_selection(), make_record(), CardFacts.of("mit", "en"))
 OTHER = render_card(make_selection(keep=5), make_record(), CardFacts.of("mit", "en"))

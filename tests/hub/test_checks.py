@@ -50,7 +50,7 @@ def test_verify_catches_a_number_on_the_card(published):
 
 
 def test_verify_catches_a_number_on_the_card_whose_digest_was_made_right(published):
-    from im_datasets.report.card import block_digests, find_blocks
+    from im_datasets.report.card_blocks import block_digests, find_blocks
 
     folder = published(include_dropped=True)
     card = (folder / "README.md").read_text().replace("| **kept** | **4** |", "| **kept** | **5** |")

@@ -13,7 +13,7 @@ from im_datasets import load_selection, push_selected
 from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.hub.checks import Outcome
 from im_datasets.hub.verify import verify
-from im_datasets.report.card import find_blocks
+from im_datasets.report.card_blocks import find_blocks
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
