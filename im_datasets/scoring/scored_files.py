@@ -27,47 +27,30 @@ from im_datasets.scoring.score import Scored
 FILE_ROWS = 131_072
 """Rows of a file in a folder of shards."""
 
-_SHARD = re.compile(r"data-\d{5,}-of-(\d{5,})\.parquet")
-
-
-def is_one_file(out: Path) -> bool:
-    """Whether a name asks for one file rather than a folder."""
-    return out.suffix == ".parquet"
+_DATA_FILE = re.compile(r"data-\d{5,}-of-(\d{5,})\.parquet")
 
 
 def record_path(out: Path) -> Path:
-    """Where the record of a scored file or folder lies.
+    """Where the record lies of a scored file, whose name ends in ``.parquet``, or of a folder.
 
     >>> record_path(Path("scored.parquet")).name, record_path(Path("scored")).as_posix()
     ('scored.record.json', 'scored/record.json')
     """
-    return out.with_suffix(".record.json") if is_one_file(out) else out / RECORD
+    return out.with_suffix(".record.json") if _is_one_file(out) else out / RECORD
 
 
-def is_part(path: str) -> bool:
-    """Whether a path within a folder is one that ``write_shards`` gives, or the record.
-
-    >>> is_part("data-00000-of-00001.parquet"), is_part("record.json"), is_part("data-mine.parquet")
-    (True, True, False)
-    """
-    return path == RECORD or _SHARD.fullmatch(path) is not None
+def _is_one_file(out: Path) -> bool:
+    return out.suffix == ".parquet"
 
 
-def write_shards(dataset: Dataset, folder: Path) -> list[Path]:
-    """Write all rows into an existing folder, some ten thousand a file.
+def _file_names(count: int) -> list[str]:
+    """What so many files of a folder are called, in row order, as `datasets` names them."""
+    return [f"data-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
 
-    Args:
-        dataset: The scored rows.
-        folder: Where to.
 
-    Returns:
-        The files, in row order, named as `datasets` names shards.
-    """
-    files = [folder / name for name in _shard_names(-(-len(dataset) // FILE_ROWS))]
-    for number, file in enumerate(files):
-        rows = range(number * FILE_ROWS, min((number + 1) * FILE_ROWS, len(dataset)))
-        dataset.select(rows).to_parquet(file)
-    return files
+def _data_files(path: Path) -> list[Path]:
+    """The Parquet files of a scored file or folder, in row order; none where it is not there."""
+    return [path] if path.is_file() else sorted(file for file in path.glob("data-*") if _DATA_FILE.fullmatch(file.name))
 
 
 def find_damage(path: Path, record: ScoringRecord) -> str:
@@ -80,11 +63,11 @@ def find_damage(path: Path, record: ScoringRecord) -> str:
     Returns:
         What is wrong, to follow the path in a sentence; an empty text where nothing is.
     """
-    files = _row_files(path)
+    files = _data_files(path)
     names = [file.name for file in files]
-    wanted = _shard_names(int(_SHARD.sub(r"\1", names[0]))) if names and path.is_dir() else names
-    for name in sorted(set(wanted) ^ set(names)):
-        return f"lacks {name}" if name in wanted else f"holds {name} of another result"
+    expected = _file_names(int(_DATA_FILE.sub(r"\1", names[0]))) if names and path.is_dir() else names
+    for name in sorted(set(expected) ^ set(names)):
+        return f"lacks {name}" if name in expected else f"holds {name} of another result"
     if not holds_scores(path):
         return f"holds no Parquet with the column {LOG_LOSS}"
     rows = sum(pq.read_metadata(file).num_rows for file in files)
@@ -94,7 +77,7 @@ def find_damage(path: Path, record: ScoringRecord) -> str:
 def holds_scores(path: Path) -> bool:
     """Whether all files that lie there are Parquet with a score, as those of a result with a torn record still are."""
     try:
-        columns = [pq.read_schema(file).names for file in _row_files(path)]
+        columns = [pq.read_schema(file).names for file in _data_files(path)]
     except (pa.ArrowException, OSError):
         return False
     return bool(columns) and all(LOG_LOSS in names for names in columns)
@@ -110,7 +93,7 @@ def read_scored(path: str | Path) -> Scored:
         OutputError: It is not there, has no record, or is no scored dataset.
     """
     path = Path(path)
-    files = _row_files(path)
+    files = _data_files(path)
     if not files or not record_path(path).is_file():
         raise OutputError(
             f"{path} is no scored dataset (it needs Parquet and {record_path(path).name}); "
@@ -126,23 +109,13 @@ def read_scored(path: str | Path) -> Scored:
     return Scored(dataset, record, record.columns)
 
 
-def _shard_names(count: int) -> list[str]:
-    """What so many files are called, in row order."""
-    return [f"data-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-
-
-def _row_files(path: Path) -> list[Path]:
-    """The Parquet files of a scored file or folder, in row order; none where it is not there."""
-    return [path] if path.is_file() else sorted(file for file in path.glob("data-*") if _SHARD.fullmatch(file.name))
-
-
 def check_place(out: Path, *, overwrite: bool) -> None:
     """Refuse, before anything is read, a place that cannot be written or holds what no record tells of.
 
     Raises:
         OutputError: The message says what is there.
     """
-    if not is_one_file(out):
+    if not _is_one_file(out):
         check_writable(out)
         check_replaceable(out, overwrite=overwrite)
         return
@@ -166,22 +139,23 @@ def finished_scores(out: Path, request: str, *, overwrite: bool) -> ScoringRecor
         record = ScoringRecord.load(record_path(out))
     except OutputError as error:
         refuse_another(out, overwrite, f"a damaged result ({error})")
-        _check_loses_nothing(out, known=holds_scores(out))
+        _check_loses_nothing(out, is_scored=holds_scores(out))
         return None
-    same, damage = record.request == request and record.selection is None, find_damage(out, record)
-    if same and not damage:
+    is_same, damage = record.request == request and record.selection is None, find_damage(out, record)
+    if is_same and not damage:
         return record
-    refuse_another(out, overwrite, f"this very result, damaged: it {damage}" if same else "another result")
-    _check_loses_nothing(out, known=True)
+    refuse_another(out, overwrite, f"this very result, damaged: it {damage}" if is_same else "another result")
+    _check_loses_nothing(out, is_scored=True)
     return None
 
 
-def _check_loses_nothing(out: Path, *, known: bool) -> None:
-    """Refuse to replace what ``score`` did not write; ``known`` says whether the rows are known to be from it."""
-    foreign = [] if is_one_file(out) else sorted(path.name for path in out.iterdir() if not is_part(path.name))
-    if foreign:
-        raise OutputError(f"{out} holds {foreign[0]}, which score did not write; pass another folder")
-    if not known:
+def _check_loses_nothing(out: Path, *, is_scored: bool) -> None:
+    """Refuse to replace what ``score`` did not write; ``is_scored`` says whether the rows are known to be from it."""
+    if not _is_one_file(out):
+        for name in sorted(path.name for path in out.iterdir()):
+            if name != RECORD and not _DATA_FILE.fullmatch(name):
+                raise OutputError(f"{out} holds {name}, which score did not write; pass another folder")
+    if not is_scored:
         raise OutputError(
             f"{record_path(out)} is no scoring record and {out} holds no scores, so that score may not have written "
             "them and --overwrite does not replace them; move them away, or pass another name"
@@ -200,11 +174,13 @@ def refuse_another(place: Path, overwrite: bool, what: str = "another result") -
 
 def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
     """Write the rows, then the record, each aside first; a single file's record takes its place last."""
-    if not is_one_file(out):
+    if not _is_one_file(out):
         with output_errors(out), written_whole(out) as aside:
             aside.mkdir()
-            write_shards(dataset, aside)
-            (aside / record_path(out).name).write_text(record.to_json(), encoding="utf-8")
+            for number, name in enumerate(_file_names(-(-len(dataset) // FILE_ROWS))):
+                rows = range(number * FILE_ROWS, min((number + 1) * FILE_ROWS, len(dataset)))
+                dataset.select(rows).to_parquet(aside / name)
+            (aside / RECORD).write_text(record.to_json(), encoding="utf-8")
         return
     ready = unfinished_folder(out) / "file"
     with output_errors(ready), written_whole(ready) as aside:
