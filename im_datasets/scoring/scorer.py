@@ -130,50 +130,48 @@ class _Work:
         self.reasons += pairs.reasons
         indicators = self.scorer.indicators
         self.steps.chunk(first, len(pairs), 1 + sum(map(runs_model, indicators)))
-        _, scorable = pairs.scorable()
         with self.steps.step():
-            self._embed(first, scorable, pairs)
+            self._embed(first, pairs)
         for indicator in indicators:
             step = self.steps.step() if runs_model(indicator) else metering()
-            with self.clock(indicator.writes[0]) as part, step as counted:
-                self._score(indicator, first, pairs, scorable)
-                part.add(counted)
+            with self.clock(indicator.writes[0]) as part, step as meter:
+                self._score(indicator, first, pairs)
+                part.add(meter)
 
-    def _score(self, indicator: Indicator, first: int, pairs: Pairs, scorable: Pairs) -> None:
+    def _score(self, indicator: Indicator, first: int, pairs: Pairs) -> None:
         if compares_rows(indicator):
-            name = indicator.writes[0]
-            kind = np.dtype(self.scorer.vector_types.get(name, "float32"))
+            name, (_, scorable) = indicator.writes[0], pairs.scorable()
             vectors = indicator.vectors(scorable.instructions, scorable.responses)
-            self.vectors[name].append(vectors.astype(kind, copy=False))
+            self.vectors[name].append(vectors.astype(self.scorer.vector_types.get(name, "float32"), copy=False))
             return
         with naming_the_row(type(indicator).__name__, pairs, self.start + first, indicator.score_pairs):
             for column, values in indicator.score_pairs(pairs).items():
                 self.values[column][first : first + len(pairs)] = values
 
-    def _embed(self, first: int, scorable: Pairs, pairs: Pairs) -> None:
+    def _embed(self, first: int, pairs: Pairs) -> None:
         for number, embedder in enumerate(self.scorer.embedders):
-            texts = self._texts(embedder, scorable)
-            with self.clock(f"embedding:{number}") as part, metering(self.steps.listener) as counted:
-                with naming_the_row("Embedder", pairs, self.start + first, partial(self._try, embedder)):
-                    part.truncated += int(embedder.encode(texts).truncated.sum()) if texts else 0
-                part.add(counted)
-            self.steps.tokens += counted.tokens
+            encode = partial(self._encode, embedder)
+            with self.clock(f"embedding:{number}") as part, metering(self.steps.report) as meter:
+                with naming_the_row("Embedder", pairs, self.start + first, encode):
+                    part.truncated += encode(pairs)
+                part.add(meter)
+            # The innermost meter alone counts: the step's own has seen none of them.
+            self.steps.tokens += meter.tokens
 
-    def _try(self, embedder: Embedder, pairs: Pairs) -> None:
-        embedder.encode(self._texts(embedder, pairs.scorable()[1]))
-
-    def _texts(self, embedder: Embedder, pairs: Pairs) -> list[str]:
-        """The distinct texts that the indicators want from an embedder."""
+    def _encode(self, embedder: Embedder, pairs: Pairs) -> int:
+        """Embed the distinct texts that the indicators want from an embedder; says how many were cut."""
+        _, scorable = pairs.scorable()
         texts: dict[str, None] = {}
         for indicator in self.scorer.indicators:
             if embedder_of(indicator) == embedder:
-                texts.update(dict.fromkeys(indicator.embeds(pairs.instructions, pairs.responses)))
-        return list(texts)
+                texts.update(dict.fromkeys(indicator.embeds(scorable.instructions, scorable.responses)))
+        return int(embedder.encode(list(texts)).truncated.sum()) if texts else 0
 
     def finished(self) -> ScoredShard:
+        """The shard, once every chunk is scored."""
         columns = {name: pa.array(values, type=pa.float64(), from_pandas=False) for name, values in self.values.items()}
         reasons = pa.array(self.reasons, type=pa.string())
-        vectors = {name: np.concatenate(parts) for name, parts in self.vectors.items()}
+        vectors = {name: np.concatenate(chunks) for name, chunks in self.vectors.items()}
         return ScoredShard(pa.table({**columns, UNSCORABLE: reasons}), vectors, self.meter)
 
 
@@ -181,7 +179,7 @@ class _Steps:
     """Progress through a shard: by whole rows, within a chunk by its long steps, with the tokens so far."""
 
     def __init__(self, listener: Listener | None) -> None:
-        self._told = listener
+        self._listener = listener
         self._first = self._rows = self._done = self.tokens = 0
         self._count = 1
 
@@ -191,15 +189,15 @@ class _Steps:
 
     @contextmanager
     def step(self) -> Iterator[Meter]:
-        """Meter one of the chunk's long steps, and tell of it as it goes on."""
-        with metering(self.listener) as meter:
+        """Meter one of the chunk's long steps, and report it as it goes on."""
+        with metering(self.report) as meter:
             yield meter
         self.tokens += meter.tokens
         self._done += 1
-        self.listener(0, 1)
+        self.report(0, 1)
 
-    def listener(self, done: int, total: int) -> None:
-        """Told by the work at hand."""
-        if self._told is not None:
+    def report(self, done: int, total: int) -> None:
+        """Called by the work at hand, with how much of it is done."""
+        if self._listener is not None:
             reached = self._rows * (self._done + done / max(total, 1)) / self._count
-            self._told(self._first + int(reached), self.tokens)
+            self._listener(self._first + int(reached), self.tokens)
