@@ -109,6 +109,7 @@ class Progress:
         tokens = self._tokens + sum(tokens for _, tokens in self._moving.values())
         if tokens:
             self._bar.set_postfix_str(f"{tokens / max(self.elapsed, 1e-9):,.0f} tokens/s", refresh=False)
+        # A shard begins anew when its worker died.
         self._bar.update(max(0, self._resumed + rows - self._bar.n))
 
 

@@ -68,15 +68,7 @@ def _indicator_records(
     figures: Mapping[str, dict[str, float]],
     seconds: float,
 ) -> list[IndicatorRecord]:
-    """Each indicator's part in a run.
-
-    Args:
-        assembly: Of the run's shards.
-        scorer: Of the run's shards.
-        parts: Name of a part of the work → what it came to.
-        figures: Column → what ``describe`` says of it.
-        seconds: Of all parts.
-    """
+    """Each indicator's part in a run, from what each part of the work came to and the figures of each column."""
     records = []
     for indicator in assembly.mining.indicators:
         name, embedder = indicator.writes[0], embedder_of(indicator)

@@ -135,6 +135,7 @@ def score(
         scores = assembly.scores(in_memory=folder is None)
         follower.noted("end", rows=shards.rows, rows_per_second=rates["rows_per_second"])
         record = make_record(assembly, scorer, scores, source, rates)
+    # An earlier score's columns are replaced.
     kept = dataset.remove_columns([name for name in dataset.column_names if name in scores.column_names])
     return Scored(concatenate_datasets([kept, scores], axis=1), record, mapping)
 
@@ -150,11 +151,13 @@ def _vector_types(indicators: Sequence[Indicator], rows: int) -> dict[str, str]:
 
 def _request(source: Mapping[str, Any], mining: InstructMining, scorer: ShardScorer) -> dict[str, Any]:
     """All that the values depend on, as plain data."""
+    # By a hash: the settings of a function of the user's own tell only its name.
+    indicators = [[type(i).__name__, i.version, *i.writes, Hasher.hash(i)] for i in mining.indicators]
     return {
         "source": dict(source),
         "columns": mining.columns.to_dict() if mining.columns else None,
         "rule": mining.rule.to_dict(),
-        "indicators": [[type(i).__name__, i.version, *i.writes, Hasher.hash(i)] for i in mining.indicators],
+        "indicators": indicators,
         "models": [weights_of(indicator) for indicator in mining.indicators],
         "devices": [choose_device(embedder.device) for embedder in scorer.embedders],
         "vectors": dict(scorer.vector_types),

@@ -103,6 +103,7 @@ def read_scored(path: str | Path) -> Scored:
     if damage := find_damage(path, record):
         raise OutputError(f"{path} {damage}; score again")
     try:
+        # Each name is taken for a pattern.
         dataset = Dataset.from_parquet([escape(str(file)) for file in files])
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot read {path}: {one_line(error)}") from error

@@ -27,6 +27,7 @@ from im_datasets.scoring.engines.worker import Failed, Finished, Moved, Task, Wo
 from im_datasets.scoring.progress import Progress
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+# Not ``-m``: a worker finds modules where this process does, those of a user's indicator too.
 _STARTER = "import sys; sys.path[:] = {path!r}; from im_datasets.scoring.engines.worker import main; main({descriptor})"
 
 
@@ -72,12 +73,7 @@ class _Worker:
 
     @classmethod
     def start(cls, setup: bytes, threads: int) -> Self:
-        """A fresh process with its first message.
-
-        Args:
-            setup: A pickled ``WorkerSetup``.
-            threads: How many it may use.
-        """
+        """A fresh process that may use some threads, with its first message, a pickled ``WorkerSetup``."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             code = _STARTER.format(path=sys.path, descriptor=theirs.fileno())
@@ -110,6 +106,7 @@ class _Worker:
     def death(self) -> str:
         """End the process, if it has not ended, and say how it did."""
         try:
+            # The socket is closed a moment before the process has ended.
             code: int | None = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = None

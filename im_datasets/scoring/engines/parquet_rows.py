@@ -62,14 +62,7 @@ class RowFile:
         return sum(self.groups)
 
     def read(self, span: range, columns: Sequence[str]) -> pa.Table:
-        """Some of its rows.
-
-        Args:
-            span: Their numbers in the file.
-            columns: The columns wanted.
-
-        Returns:
-            Those of the columns that the file has, in their order.
+        """Some of its rows by their numbers in the file: those of the columns that it has, in the order asked for.
 
         Raises:
             SourceError: The file cannot be read here, or is not the one that was opened first.
@@ -81,6 +74,7 @@ class RowFile:
         with _opened(self.path) as file:
             if _footer(file) != self.footer:
                 raise SourceError(f"{self.path} is not the file it was when the run began; run the same again")
+            # Buffered: neighbouring columns are fetched in one request, and requests go out side by side.
             parquet = pq.ParquetFile(file, pre_buffer=True)
             has = [name for name in columns if name in parquet.schema_arrow.names]
             for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=has):
@@ -89,6 +83,7 @@ class RowFile:
                 first += batch.num_rows
                 if first >= span.stop:
                     break
+        # Batches have their columns in the file's order.
         return pa.Table.from_batches(pieces).select(has)
 
 

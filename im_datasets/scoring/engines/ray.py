@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 import dill
@@ -85,14 +86,6 @@ class RayEngine(ShardEngine):
                 run.compute()
 
 
-class _LostShardError(Exception):
-    """Actor after actor was lost over a shard."""
-
-    def __init__(self, shard: int, tries: int) -> None:
-        super().__init__(shard, tries)
-        self.shard, self.tries = shard, tries
-
-
 @dataclass
 class _Run:
     """A job on the cluster."""
@@ -130,20 +123,33 @@ class _Run:
         setup = ActorSetup(self.job.scorer, TRIES, workers, cpus, self._surroundings, self._node, folder)
         pickled: bytes = dill.dumps(setup, recurse=True)
         try:
-            # Closed at once when an error ends it, so that its actors free their cores.
-            with self._quiet(), closing(self._answers(pickled, workers)) as stream:
-                for answers in stream:
-                    for shard, message in unpacked(answers):
-                        self._take(shard, message)
+            lost = self._write_all(pickled, workers)
             self._look()
-        except _LostShardError as error:
-            kills = partial(self._kills, error.shard, pickled)
-            raise died_over(error.tries, self.job.shards.span(error.shard), kills, "Ray lost them") from None
         except self.ray.exceptions.RayError as error:
             what = " ".join(str(error).split())[:500]
             raise EngineError(
                 f"Ray gave up ({type(error).__name__}: {what}); run the same again: finished shards are kept"
             ) from error
+        if lost:
+            shard, tries = lost
+            raise died_over(tries, self.job.shards.span(shard), partial(self._kills, shard, pickled), "Ray lost them")
+
+    def _write_all(self, setup: bytes, workers: int) -> tuple[int, int] | None:
+        """Write shards until all are there, or one has lost too many actors: which, and how many."""
+        # Closed at once when an error ends it, so that its actors free their cores.
+        with self._quiet(), closing(self._answers(setup, workers)) as stream:
+            for shard, message in chain.from_iterable(map(unpacked, stream)):
+                if isinstance(message, Failed):
+                    raise message.error
+                if isinstance(message, Lost):
+                    return shard, message.tries
+                # Ray computes a shard again whose result was lost with its node.
+                if shard not in self._done:
+                    self.job.shards.write(shard, message)
+                    with self._lock:
+                        self._done.add(shard)
+                        self.progress.finished(shard, message.meter)
+        return None
 
     def _workers(self) -> int:
         """How many actors there shall be.
@@ -188,18 +194,6 @@ class _Run:
             ),
         )
         yield from scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-    def _take(self, shard: int, message: Any) -> None:
-        if isinstance(message, Failed):
-            raise message.error
-        if isinstance(message, Lost):
-            raise _LostShardError(shard, message.tries)
-        if shard in self._done:
-            return
-        self.job.shards.write(shard, message)
-        with self._lock:
-            self._done.add(shard)
-            self.progress.finished(shard, message.meter)
 
     def _rows(self) -> tuple[RowSource, dict[str, str] | None]:
         """Where tasks read, and the label of the nodes that can; None where every one can."""
@@ -283,8 +277,7 @@ class _Run:
         attempt = self.ray.remote(num_cpus=self.engine.cpus, num_gpus=self._gpus, max_retries=0)(survive)
         try:
             self.ray.get(attempt.remote(setup, read_task(self.job.source(), shard, span)))
-        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError):
-            return True
-        except self.ray.exceptions.RayError:
-            return False
+        except self.ray.exceptions.RayError as error:
+            deaths = self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError
+            return isinstance(error, deaths)
         return False

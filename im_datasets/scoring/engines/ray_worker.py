@@ -82,14 +82,11 @@ def unpacked(table: pa.Table) -> list[tuple[int, Any]]:
 
 
 def read_rows(batch: pa.Table, source: Any) -> pa.Table:
-    """Read the rows of shards.
+    """Read the rows of shards: from ``shard``, ``start`` and ``stop`` to a ``Task``, or ``Failed``, each.
 
     Args:
-        batch: Columns ``shard``, ``start``, ``stop``.
-        source: A reference to a ``RowSource`` in Ray's object store.
-
-    Returns:
-        A ``Task``, or ``Failed``, per shard.
+        batch: A row per shard.
+        source: A reference to a ``RowSource`` in Ray's object store, so that it travels once for each node.
     """
     import ray
 

@@ -99,11 +99,7 @@ class WorkerSetup:
 
 
 def main(descriptor: int) -> None:
-    """Serve until the other end closes.
-
-    Args:
-        descriptor: The socket's file descriptor.
-    """
+    """Serve at a socket, by its file descriptor, until the other end closes."""
     connection = Connection(descriptor)
     messages: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
@@ -119,6 +115,7 @@ def _listen(connection: Connection, messages: "SimpleQueue[bytes]") -> None:
         while True:
             messages.put(connection.recv_bytes())
     except (EOFError, OSError):
+        # This is a thread: an exception would end it alone, and the main one may be amid a long computation.
         os._exit(1)
 
 
