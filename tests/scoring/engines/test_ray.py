@@ -10,7 +10,6 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -19,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import dill
 import indicators_for_tests
 import psutil
 import pyarrow.parquet as pq
@@ -34,12 +32,11 @@ from im_datasets.data.source import load_source
 from im_datasets.indicators import MTLD, KNNDistance, Length
 from im_datasets.report.result_folder import load_result
 from im_datasets.scoring.engines import ray as ray_engine
-from im_datasets.scoring.engines import ray_cluster, ray_worker
+from im_datasets.scoring.engines import ray_cluster
 from im_datasets.scoring.engines.base import Job
 from im_datasets.scoring.engines.parquet_rows import RowFile, RowFiles
 from im_datasets.scoring.engines.ray import NODE, RayEngine, _Run
-from im_datasets.scoring.engines.ray_cluster import fitting, on_loopback
-from im_datasets.scoring.engines.ray_worker import ActorSetup, ready, surroundings
+from im_datasets.scoring.engines.ray_cluster import on_loopback
 from im_datasets.scoring.scorer import ShardScorer
 from im_datasets.scoring.shards import Shards
 
@@ -338,14 +335,6 @@ def test_files_that_cannot_be_compared_are_read_by_the_driver(tmp_path, monkeypa
     assert a_run(tmp_path, files=["rows.parquet"])._files() is None
 
 
-def test_actors_are_counted_by_node():
-    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}]
-    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
-    assert fitting([*nodes, dead], cpus=2, gpus=0) == 4 + 1
-    assert fitting([*nodes, dead], cpus=2, gpus=1) == 2
-    assert fitting([*nodes, dead], cpus=5, gpus=1) == 1
-
-
 def test_actor_that_no_node_can_hold_is_refused_or_waited_for(tmp_path):
     nodes = [("a", 2), ("b", 3)]
     with pytest.raises(EngineError, match="no node has 4 cores; pass fewer cpus="):
@@ -356,35 +345,10 @@ def test_actor_that_no_node_can_hold_is_refused_or_waited_for(tmp_path):
     assert a_run(tmp_path, own=True, nodes=nodes, cpus=2)._workers() == 2
 
 
-def test_worker_that_would_compute_otherwise_is_refused(monkeypatch):
-    from im_datasets.models import embedder as embedding
-
-    monkeypatch.setattr(embedding, "_CACHE", embedding._Cache())
-    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
-    scorer = ShardScorer((Letters(),), Columns(instruction="instruction", response="output"))
-    here = surroundings(scorer)
-    other = {**here, "versions": {**here["versions"], "torch": "1.0"}}
-    assert ready(dill.dumps(ActorSetup(scorer, 3, 1, 1, here, "node", None))).surroundings == here
-    with pytest.raises(EngineError, match=r"a worker has other versions \(.*'torch': '1.0'.*give all nodes the same"):
-        ready(dill.dumps(ActorSetup(scorer, 3, 1, 1, other, "node", None)))
-
-
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"cpus": 0}])
 def test_no_workers_are_refused(wrong):
     with pytest.raises(EngineError, match="pass 1 or more of each"):
         RayEngine(**wrong)
-
-
-def test_client_addresses_are_refused():
-    with pytest.raises(EngineError, match=r"ray://head:10001 is Ray's client; run this on a node of the cluster"):
-        RayEngine(address="ray://head:10001")
-
-
-def test_client_address_in_the_environment_is_refused(unconnected, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    with pytest.raises(EngineError, match=r"ray://head:10001 is Ray's client; run this on a node of the cluster"):
-        run(Letters(), rows(20), engine=RayEngine())
-    assert unconnected.calls == []
 
 
 def test_address_of_another_cluster_is_refused(cluster):
@@ -393,71 +357,3 @@ def test_address_of_another_cluster_is_refused(cluster):
     for address in ("127.0.0.1:1", "local"):
         with pytest.raises(EngineError, match=rf"is connected to the Ray cluster at {here}, not {address}; pass that"):
             run(Letters(), rows(20), engine=RayEngine(address=address))
-
-
-@pytest.fixture
-def unconnected(monkeypatch):
-    """Ray, as if it were connected to nothing and could not be; keeps how that was tried."""
-    import ray
-    from ray._private import ray_constants
-
-    told = SimpleNamespace(calls=[], error=ConnectionError)
-
-    def init(where, **options):
-        told.calls.append((where, options.get("_node_ip_address"), ray_constants.ENABLE_RAY_CLUSTER))
-        raise told.error("nobody\nanswers")
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
-    return told
-
-
-def test_cluster_that_is_not_there_is_one_clear_error(unconnected):
-    from ray.exceptions import RayError
-
-    for unconnected.error in (ConnectionError, RayError):
-        with pytest.raises(EngineError, match=r"no Ray cluster at auto \(nobody answers\); start one"):
-            run(Letters(), rows(20), engine=RayEngine(address="auto"))
-
-
-def test_address_that_nobody_answers_is_not_waited_for(unconnected):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    with pytest.raises(EngineError, match=rf"no Ray cluster at 127.0.0.1:{port} \(.*refused\); start one"):
-        run(Letters(), rows(20), engine=RayEngine(address=f"127.0.0.1:{port}"))
-    assert unconnected.calls == []
-
-
-def test_own_cluster_listens_on_loopback_alone(unconnected):
-    from ray._private import ray_constants
-
-    with pytest.raises(EngineError, match="no Ray cluster at local"):
-        run(Letters(), rows(20), engine=RayEngine())
-    assert unconnected.calls == [("local", "127.0.0.1", False)]
-    assert ray_constants.ENABLE_RAY_CLUSTER
-
-
-def test_messages_survive_the_way():
-    table = ray_worker.packed(7, {"a": [1]})
-    assert ray_worker.unpacked(table) == [(7, {"a": [1]})]
-
-
-def test_board_tells_news_once():
-    board = ray_worker.Board()
-    assert [board.begin(3, "a"), board.begin(3, "b")] == [0, 1]
-    board.move(3, 10, 20)
-    assert board.news() == ({3: 2}, {3: (10, 20)})
-    assert board.news() == ({3: 2}, {})
-
-
-def test_board_counts_the_actors_at_work():
-    board = ray_worker.Board()
-    assert [board.begin(shard, actor) for shard, actor in ((3, "a"), (4, "b"), (5, "a"))] == [0, 0, 0]
-    assert board.workers() == 2
-    assert board.begin(5, "c") == 1  # a was lost
-    assert board.workers() == 2
-    assert board.begin(6, "a") == 0  # or not
-    assert board.workers() == 3
