@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,6 @@ def unfinished_folder(result: Path) -> Path:
 def drop_unfinished(result: Path) -> None:
     """Remove the work that led to a result, unless another run is at it."""
     folder = unfinished_folder(result)
-    if not folder.is_dir():
-        return
-    try:
-        with FileLock(folder / LOCK, timeout=0):
+    if folder.is_dir():
+        with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
-    except Timeout:
-        return

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -91,10 +91,8 @@ class _Worker:
 
     def send(self, message: bytes) -> None:
         """Hand over a message; that a worker is dead is found out where its answers are read."""
-        try:
+        with suppress(OSError):
             self.connection.send_bytes(message)
-        except OSError:
-            return
 
     def receive(self) -> Any:
         """The next message; None where the worker is dead."""
