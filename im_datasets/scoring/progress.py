@@ -2,7 +2,7 @@
 
 Events, each with ``event``, ``time`` (UTC) and ``seconds`` since the run began:
 
-- ``start``: ``rows``, ``shards``, ``resumed_shards``, ``workers``.
+- ``start``: ``rows``, ``shards``, ``resumed_shards``.
 - ``shard``: a shard is finished; ``shard``, ``rows_done``, ``rows``, ``rows_per_second`` and ``tokens_per_second`` of
   this attempt so far, ``seconds_left``, ``share`` (part of the work → its share of the time).
 - ``reading``: Ray begins; ``files`` (whether its tasks read the dataset's own files, else what the driver mapped) and
@@ -16,8 +16,8 @@ Events, each with ``event``, ``time`` (UTC) and ``seconds`` since the run began:
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -111,6 +111,21 @@ class Progress:
             self._bar.set_postfix_str(f"{tokens / max(self.elapsed, 1e-9):,.0f} tokens/s", refresh=False)
         # A shard begins anew when its worker died.
         self._bar.update(max(0, self._resumed + rows - self._bar.n))
+
+
+@contextmanager
+def followed(
+    shards: Shards, missing: Sequence[int], show: bool, log: str | Path | IO[str] | None
+) -> Iterator[Progress]:
+    """Progress through a run's missing shards, its first event logged.
+
+    Raises:
+        OutputError: The log cannot be opened.
+    """
+    left = sum(len(shards.span(shard)) for shard in missing)
+    with opened_log(log) as file, closing(Progress(shards, left, show, file)) as progress:
+        progress.noted("start", rows=shards.rows, shards=len(shards), resumed_shards=len(shards) - len(missing))
+        yield progress
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:

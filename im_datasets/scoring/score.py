@@ -28,7 +28,7 @@ from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.assembly import Assembly
 from im_datasets.scoring.engines.base import Job, ShardEngine
 from im_datasets.scoring.engines.local import LocalEngine
-from im_datasets.scoring.progress import Progress, opened_log
+from im_datasets.scoring.progress import followed
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.scoring.run_folder import open_shards
 from im_datasets.scoring.run_record import make_record
@@ -76,23 +76,13 @@ def score(
 ) -> Scored:
     """Score every row of a dataset by a rule.
 
-    Args:
-        dataset: The rows; columns and features are left untouched.
-        rule: A shipped rule's name, the path of a rule's JSON, or a LinearRule.
-        indicators: Indicators with settings of your own, taken instead of the rule's default ones.
-        describe: Whether lengths, MTLD, similarity and neighbour distance are computed beside the rule's own.
-        columns: Where instruction and response stand; None finds them by the names of the columns.
-        source: Where the dataset comes from, for the record; None records its fingerprint.
-        progress: Whether a progress bar is shown on standard error.
-        folder: Where finished shards lie, to be found by the next call that asks the same; the scored dataset is
-            read from there. None works in a temporary folder and leaves nothing.
-        resume: Whether finished shards of an earlier call that asked the same are taken; else they are thrown away.
-        workers: Processes that score side by side on this machine; each loads the models, and takes a GPU of its own
-            where there are several.
-        engine: Who computes the shards, instead of ``workers`` on this machine.
-        files: Parquet files whose rows, one after another, begin with the dataset's, for an engine whose workers may
-            read them.
-        log: A file (or ``"-"``, standard error) that gets a JSON line per event; see ``progress``.
+    ``rule``, ``indicators`` and ``columns`` are the fields of ``scoring.request.ScoringRequest``; ``progress``,
+    ``resume``, ``workers``, ``engine`` and ``log`` those of ``scoring.request.RunRequest``. ``dataset`` holds the rows;
+    its columns and features are left untouched. ``describe`` says whether lengths, MTLD, similarity and neighbour
+    distance are computed beside the rule's own. ``source`` tells the record where the dataset comes from; None records
+    its fingerprint. ``folder`` is where finished shards lie, to be found by the next call that asks the same, and the
+    scored dataset is read from there; None works in a temporary folder and leaves nothing. ``files`` are Parquet files
+    whose rows, one after another, begin with the dataset's, for an engine whose workers may read them.
 
     Returns:
         The scored dataset and its record.
@@ -122,14 +112,10 @@ def score(
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="im_datasets-"))) / "run"
         shards = stack.enter_context(open_shards(place, request, len(dataset), shard_rows=SHARD_ROWS, resume=resume))
         missing = shards.missing()
-        resumed = len(shards) - len(missing)
-        left = sum(len(shards.span(shard)) for shard in missing)
-        follower = Progress(shards, left, progress, stack.enter_context(opened_log(log)))
-        stack.callback(follower.close)
-        follower.noted("start", rows=shards.rows, shards=len(shards), resumed_shards=resumed)
+        follower = stack.enter_context(followed(shards, missing, progress, log))
         (engine or LocalEngine(workers)).run(Job(dataset, scorer, shards, missing, files), follower)
-        # Taken before what follows the shards, which scores no row.
-        rates = {**follower.rates, "resumed_shards": resumed}
+        # Taken now: what follows scores no row.
+        rates = {**follower.rates, "resumed_shards": len(shards) - len(missing)}
         assembly = Assembly(mining, shards, scorer.vector_types)
         assembly.solve_neighbours(follower)
         scores = assembly.scores(in_memory=folder is None)
