@@ -44,9 +44,9 @@ def naming_the_row(who: str, pairs: Pairs, start: int, again: Callable[[Pairs], 
     """
 
     def breaks(rows: range) -> bool:
-        part = slice(rows.start - start, rows.stop - start)
+        some = slice(rows.start - start, rows.stop - start)
         try:
-            again(Pairs(pairs.contexts[part], pairs.responses[part], pairs.reasons[part]))
+            again(Pairs(pairs.contexts[some], pairs.responses[some], pairs.reasons[some]))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException:  # noqa: BLE001 - whatever it is, it is asked only whether it comes
@@ -59,7 +59,7 @@ def naming_the_row(who: str, pairs: Pairs, start: int, again: Callable[[Pairs], 
         raise
     except BaseException as error:  # a tokenizer written in Rust panics with no Exception
         span = range(start, start + len(pairs))
-        where = _place(span, first_culprit(span, breaks))
+        where = _name_rows(span, first_culprit(span, breaks))
         what = " ".join(str(error).split()) or "no message"
         advice = "pass max_tokens, or shorten or remove it" if isinstance(error, MemoryError) else "mend or remove it"
         raise IndicatorError(f"{who} broke on {where} ({type(error).__name__}: {what[:300]}); {advice}") from error
@@ -77,10 +77,10 @@ def died_over(tries: int, span: range, kills: Callable[[range], bool], why: str)
     row = first_culprit(span, kills)
     advice = "free memory or pass fewer workers" if row is None else "mend or remove it"
     return IndicatorError(
-        f"{tries} workers died over {_place(span, row)} ({why}); {advice} and run the same again: finished shards are "
-        "kept"
+        f"{tries} workers died over {_name_rows(span, row)} ({why}); {advice} and run the same again: finished "
+        "shards are kept"
     )
 
 
-def _place(span: range, row: int | None) -> str:
+def _name_rows(span: range, row: int | None) -> str:
     return f"rows {span.start} to {span.stop - 1}" if row is None else f"row {row}"

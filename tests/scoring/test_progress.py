@@ -7,7 +7,7 @@ import pytest
 
 from im_datasets.common.errors import OutputError
 from im_datasets.models.meter import Meter
-from im_datasets.scoring.progress import Progress, opened_log
+from im_datasets.scoring.progress import Progress, followed, opened_log
 from im_datasets.scoring.shards import ShardMeter, Shards
 
 
@@ -43,6 +43,14 @@ def test_bar_begins_at_what_is_there_and_never_goes_back(shards, monkeypatch):
         seen.append(progress._bar.n)
     progress.close()
     assert seen == [13, 17, 17, 20]
+
+
+def test_followed_run_begins_with_what_an_earlier_one_finished(shards, tmp_path):
+    with followed(shards, [1, 2], show=False, log=tmp_path / "log.jsonl") as progress:
+        progress.finished(2, ShardMeter())
+    start, shard = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (start["event"], start["rows"], start["shards"], start["resumed_shards"]) == ("start", 25, 3, 1)
+    assert shard["rows_done"] == 15  # ten of the first shard, five of the last
 
 
 def test_log_is_added_to(tmp_path):

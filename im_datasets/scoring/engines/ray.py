@@ -172,8 +172,8 @@ class _Run:
         rows, where = self._rows()
         self.progress.noted("reading", files=isinstance(rows, RowFiles), workers=workers)
         spans = ((shard, self.job.shards.span(shard)) for shard in self.job.missing)
-        places = [{"shard": shard, "start": span.start, "stop": span.stop} for shard, span in spans]
-        read = from_items(places, override_num_blocks=len(places)).map_batches(
+        items = [{"shard": shard, "start": span.start, "stop": span.stop} for shard, span in spans]
+        read = from_items(items, override_num_blocks=len(items)).map_batches(
             partial(read_rows, source=self.ray.put(rows)),
             batch_size=1,
             batch_format="pyarrow",

@@ -67,8 +67,8 @@ def connected(address: str | None) -> Iterator[bool]:
             with on_loopback():
                 ray.init(address, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
-            if place := _host_and_port(address):
-                socket.create_connection(place, timeout=ANSWERED_WITHIN).close()
+            if head := _host_and_port(address):
+                socket.create_connection(head, timeout=ANSWERED_WITHIN).close()
             ray.init(address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
@@ -103,14 +103,14 @@ def _check_connected(address: str | None) -> None:
 
 def _resolved(address: str) -> tuple[str, int] | str:
     """IP address and port, this machine's as Ray has it; the address itself where it has none."""
-    place = _host_and_port(address)
-    if place is None:
+    head = _host_and_port(address)
+    if head is None:
         return address
     try:
-        ip = socket.gethostbyname(place[0])
+        ip = socket.gethostbyname(head[0])
     except OSError:
         return address
-    return (import_ray().util.get_node_ip_address() if ip.startswith("127.") else ip), place[1]
+    return (import_ray().util.get_node_ip_address() if ip.startswith("127.") else ip), head[1]
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

@@ -92,8 +92,8 @@ def read_rows(batch: pa.Table, source: Any) -> pa.Table:
 
     rows: RowSource = ray.get(source)
     return pa.concat_tables(
-        packed(place["shard"], read_task(rows, place["shard"], range(place["start"], place["stop"])))
-        for place in batch.to_pylist()
+        packed(row["shard"], read_task(rows, row["shard"], range(row["start"], row["stop"])))
+        for row in batch.to_pylist()
     )
 
 
