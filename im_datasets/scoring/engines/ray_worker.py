@@ -84,17 +84,13 @@ def unpacked(table: pa.Table) -> list[tuple[int, Any]]:
 def read_rows(batch: pa.Table, source: Any) -> pa.Table:
     """Read the rows of shards: from ``shard``, ``start`` and ``stop`` to a ``Task``, or ``Failed``, each.
 
-    Args:
-        batch: A row per shard.
-        source: A reference to a ``RowSource`` in Ray's object store, so that it travels once for each node.
+    ``source`` is a reference to a ``RowSource`` in Ray's object store.
     """
     import ray
 
     rows: RowSource = ray.get(source)
-    return pa.concat_tables(
-        packed(row["shard"], read_task(rows, row["shard"], range(row["start"], row["stop"])))
-        for row in batch.to_pylist()
-    )
+    spans = [(row["shard"], range(row["start"], row["stop"])) for row in batch.to_pylist()]
+    return pa.concat_tables(packed(shard, read_task(rows, shard, span)) for shard, span in spans)
 
 
 def read_task(rows: RowSource, shard: int, span: range) -> Task | Failed:
