@@ -40,10 +40,10 @@ def judge(pairs: Sequence[Preference], rules: Sequence[LinearRule]) -> dict[str,
         }
     )
     predicted = [_predicted(rows, rule) for rule in rules]
-    known = np.isfinite(predicted).all(axis=(0, 2))
-    longer = np.array([len(pair.better) - len(pair.worse) for pair in pairs], dtype=np.float64)[known]
+    is_scored = np.isfinite(predicted).all(axis=(0, 2))
+    longer = np.array([len(pair.better) - len(pair.worse) for pair in pairs], dtype=np.float64)[is_scored]
     return {
-        rule.name: compare(-losses[known, 0], -losses[known, 1], longer)
+        rule.name: compare(-losses[is_scored, 0], -losses[is_scored, 1], longer)
         for rule, losses in zip(rules, predicted, strict=True)
     }
 
@@ -60,11 +60,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the public datasets (see README.md)")
     parser.add_argument("--rule", nargs="+", required=True, help="names or JSON files of rules")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    asked = parser.parse_args()
-    rules = [LinearRule.load("embedded"), *(LinearRule.load(name) for name in asked.rule)]
-    found = {name: judge(pairs, rules) for name, pairs in load_preferences(asked.data).items()}
-    asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    options = parser.parse_args()
+    rules = [LinearRule.load("embedded"), *(LinearRule.load(name) for name in options.rule)]
+    shares = {name: judge(pairs, rules) for name, pairs in load_preferences(options.data).items()}
+    options.out.write_text(json.dumps(shares, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(shares, indent=2))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def known_answer(
     judged = experiment(held, out / "held")
     compared = compare(judged, fit.rule, sizes=(plan.size,), seeds=plan.seeds, baselines=("random",))
     compared.save(out / "held")
-    found = {
+    answer = {
         "terms": {term.column: term.coefficient for term in fit.rule.terms},
         "r_squared": fit.r_squared,
         "cross_validated_r_squared": fit.cross_validation.r_squared,
@@ -90,8 +90,8 @@ def known_answer(
         "spoiled_among_selected": judged.pool.composition(judged.pool.ranked(fit.rule)[: plan.size])[SPOILED],
         "selected": plan.size,
     }
-    (out / "known_answer.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
+    (out / "known_answer.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    return answer
 
 
 def auc_of_spoiled(experiment: Experiment, rule: Any) -> float:

@@ -89,11 +89,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
     parser.add_argument("--toy", action="store_true", help="example data, a model of a few thousand weights")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 on a CPU too (one that has AMX)")
-    asked = parser.parse_args()
-    if asked.toy == (asked.data is not None):
+    options = parser.parse_args()
+    if options.toy == (options.data is not None):
         parser.error("pass either --data DIR or --toy")
-    plan = TOY if asked.toy else FULL
-    run(asked.data, asked.out, replace(plan, training=replace(plan.training, bf16=asked.bf16 or None)))
+    plan = TOY if options.toy else FULL
+    run(options.data, options.out, replace(plan, training=replace(plan.training, bf16=options.bf16 or None)))
 
 
 def run(data: Path | None, out: Path, plan: Plan) -> None:
@@ -111,10 +111,10 @@ def run(data: Path | None, out: Path, plan: Plan) -> None:
     runs = seen.run(draw_mixtures(seen.pool, plan.mixing))
     fits = [_fitted(runs, name, out) for name in files.evaluation]
     rules = {"fitted": fits[0].rule, "embedded": LinearRule.load("embedded")}
-    for place, (name, asked) in enumerate(plan.compared.items()):
-        indicators = likelihoods if asked.baselines is None else ()
+    for place, (name, comparison) in enumerate(plan.compared.items()):
+        indicators = likelihoods if comparison.baselines is None else ()
         unseen = experiment({name: files.unseen[name]}, out / name, indicators)
-        _compare(unseen, rules, asked, plan.seeds, out / name)
+        _compare(unseen, rules, comparison, plan.seeds, out / name)
         if not place:
             search_size(unseen, rules["fitted"], plan.sizes).save(out / name)
     print(json.dumps(known_answer(files.spare, plan.known, experiment, out / "known-answer"), indent=2))
@@ -128,11 +128,11 @@ def _fitted(runs: Sequence, evaluation: str, out: Path) -> Fit:
 
 
 def _compare(
-    unseen: Experiment, rules: Mapping[str, LinearRule], asked: Compared, seeds: Sequence[int], out: Path
+    unseen: Experiment, rules: Mapping[str, LinearRule], comparison: Compared, seeds: Sequence[int], out: Path
 ) -> None:
     """The rows that each rule selects, against the same baselines."""
     for name, rule in rules.items():
-        compared = compare(unseen, rule, sizes=asked.sizes, seeds=seeds, baselines=asked.baselines)
+        compared = compare(unseen, rule, sizes=comparison.sizes, seeds=seeds, baselines=comparison.baselines)
         compared.save(out / name)
         print(f"{out.name}, selected by {rule.name}\n{compared.table()}")
 

@@ -5,13 +5,13 @@ of public datasets that are no part of this repository; or, as a toy, from the e
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from im_datasets import load_source
+from im_datasets.common.storage import write_text
 from im_datasets.data.prepare import prepare
 
 HERE = Path(__file__).parent
@@ -110,11 +110,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def write(path: Path, rows: Iterable[dict[str, str]]) -> Path:
     """Write rows as JSON Lines; a file that holds them already is left as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # Whole or not at all: another process of the experiment may be reading.
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        # Aside and renamed: another process of the experiment may be reading.
-        aside = path.with_suffix(f".{os.getpid()}.part")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_text(path, text)
     return path

@@ -237,7 +237,7 @@ def spoil(
     def source(kind: str) -> Random:
         return Random(f"{seed}:{kind}:{row.key}")
 
-    found = [
+    changed = [
         ("another row's", another(row, others, source("another"))),
         ("another row's", None if held else another(row, others, source("one more"))),
         *(("nearest neighbour's", near.response) for near in (nearest[:1] if held else nearest)),
@@ -252,5 +252,5 @@ def spoil(
         ("wrong language", wrong_language(row, others, source("language"))),
         ("rambling", ramble(row, others, source("ramble"))),
     ]
-    kept = [(k, text) for k, text in found if held or source(f"use {k}").random() < SHARES.get(k, 1)]
+    kept = [(k, text) for k, text in changed if held or source(f"use {k}").random() < SHARES.get(k, 1)]
     return ((kind, text) for kind, text in kept if text is not None)

@@ -77,8 +77,8 @@ def load_rows(folder: Path) -> list[Row]:
     rows: list[Row] = []
     for source in SOURCES:
         records = json.loads((folder / source.path).read_text(encoding="utf-8"))
-        found = sorted(_usable(_READERS.get(source.name, _alpaca)(source.name, records)), key=lambda row: row.key)
-        rows += _distinct(found)[: source.rows]
+        usable = sorted(_usable(_READERS.get(source.name, _alpaca)(source.name, records)), key=lambda row: row.key)
+        rows += _distinct(usable)[: source.rows]
     return sorted(rows, key=lambda row: row.key)
 
 

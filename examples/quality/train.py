@@ -156,15 +156,15 @@ def run(
 
 def tabulate(rows: Sequence[Row], encoder: Embedder) -> Table:
     """Spoil every row, embed all texts once, and compute the features of every pair."""
-    asked = encoder.embed([row.instruction for row in rows])
-    answered = encoder.embed([row.response for row in rows])
-    groups = near_copies(asked, NEAR_COPY)
+    instructions = encoder.embed([row.instruction for row in rows])
+    responses = encoder.embed([row.response for row in rows])
+    groups = near_copies(instructions, NEAR_COPY)
     held = split(rows, groups, *HELD_OUT)
     examples: list[Example] = []
     own: list[int] = []
     for number, row in enumerate(rows):
         others = [other for other, side in zip(rows, held, strict=True) if side == held[number]]
-        nearest = [rows[i] for i in _nearest(number, asked, answered, np.array(groups), held)]
+        nearest = [rows[i] for i in _nearest(number, instructions, responses, np.array(groups), held)]
         spoiled = spoil(row, others, nearest, held=bool(held[number]), seed=SEED)
         fresh = [Example(number, "own", row.response), *(Example(number, *one) for one in spoiled)]
         own += [len(examples)] * len(fresh)
@@ -176,8 +176,8 @@ def tabulate(rows: Sequence[Row], encoder: Embedder) -> Table:
 
 def featurise(pairs: Sequence[tuple[str, str]], encoder: Embedder) -> NDArray[np.float32]:
     """The features of instruction-response pairs, shape (n, features)."""
-    asked, answered = encoder.embed([a for a, _ in pairs]), encoder.embed([b for _, b in pairs])
-    rows = (pair_features(*pair, u, v) for pair, u, v in zip(pairs, asked, answered, strict=True))
+    instructions, responses = encoder.embed([a for a, _ in pairs]), encoder.embed([b for _, b in pairs])
+    rows = (pair_features(*pair, u, v) for pair, u, v in zip(pairs, instructions, responses, strict=True))
     return np.array([row.astype(np.float32) for row in rows])
 
 
@@ -357,14 +357,14 @@ STATIC_LIMITS = [
 
 def _nearest(
     row: int,
-    asked: NDArray[np.float32],
-    answered: NDArray[np.float32],
+    instructions: NDArray[np.float32],
+    responses: NDArray[np.float32],
     groups: NDArray[np.int64],
     held: NDArray[np.bool_],
 ) -> list[int]:
     """The few rows on the same side with the nearest instructions that are no near-copies and have other answers."""
-    allowed = (held == held[row]) & (groups != groups[row]) & (answered @ answered[row] < SAME_ANSWER)
-    closeness = np.where(allowed, asked @ asked[row], -2)
+    allowed = (held == held[row]) & (groups != groups[row]) & (responses @ responses[row] < SAME_ANSWER)
+    closeness = np.where(allowed, instructions @ instructions[row], -2)
     return [i for i in np.argsort(-closeness, kind="stable")[:NEIGHBOURS].tolist() if allowed[i]]
 
 

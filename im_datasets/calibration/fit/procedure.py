@@ -58,8 +58,7 @@ class Procedure:
         Raises:
             CalibrationError: An unknown criterion, method or regularisation, or fewer than one term.
         """
-        known = (("criterion", CRITERIA), ("method", METHODS), ("regularise", REGULARISE))
-        for name, accepted in known:
+        for name, accepted in (("criterion", CRITERIA), ("method", METHODS), ("regularise", REGULARISE)):
             if getattr(self, name) not in accepted:
                 raise CalibrationError(f"{name} is one of {', '.join(accepted)}; got {getattr(self, name)!r}")
         if self.most is not None and self.most < 1:
@@ -71,16 +70,16 @@ class Procedure:
         Raises:
             CalibrationError: More terms are asked for than the runs can carry.
         """
-        asked = candidates if self.method == "none" else self.most
-        if asked is None:
+        terms = candidates if self.method == "none" else self.most
+        if terms is None:
             return min(candidates, MOST_TERMS, max(1, runs // RUNS_PER_TERM))
-        asked = min(asked, candidates)
-        if runs < asked + SPARE:
+        terms = min(terms, candidates)
+        if runs < terms + SPARE:
             raise CalibrationError(
-                f"{runs} runs are too few for {asked} terms: at least {asked + SPARE}, better {RUNS_PER_TERM * asked} "
+                f"{runs} runs are too few for {terms} terms: at least {terms + SPARE}, better {RUNS_PER_TERM * terms} "
                 "(runs on one subset count once); make more runs, or fit fewer terms (--max-terms, --column)"
             )
-        return asked
+        return terms
 
     def estimate(self, x: FloatArray, y: FloatArray, *, most: int) -> Estimate:
         """Choose columns and fit them.
