@@ -174,3 +174,29 @@ def _refuse_beyond_loopback(address: Any) -> None:
     host = address[0].decode() if isinstance(address[0], bytes) else address[0]
     if host not in {None, "", "localhost", "::1", "0.0.0.0", "::"} and not host.startswith("127."):
         raise PermissionError(f"a test asked the network for {host}; mark it `network` if it must")
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny causal model to finetune."""
+    from tiny_models import save_causal
+
+    return str(save_causal(tmp_path_factory.mktemp("base"), "llama"))
+
+
+@pytest.fixture(scope="session")
+def learning_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One with weights drawn as narrowly as usual, which learns in a few steps."""
+    import torch
+    from tiny_models import byte_level_tokenizer, causal_config
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("learning")
+    texts = ["apple", "plum", "pear", "fig", "grape", "Write it once and once more."]
+    tokenizer = byte_level_tokenizer(300, texts=texts)
+    config = causal_config("llama", len(tokenizer))
+    config.initializer_range = 0.05
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
