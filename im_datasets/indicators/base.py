@@ -48,6 +48,9 @@ class Indicator(ABC):
 
         Returns:
             For every name in ``writes``, n floats in the same order; NaN where a pair could not be scored.
+
+        Raises:
+            ModelError: A model that it needs cannot be had, is of another kind, or lacks weights.
         """
 
     def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
@@ -55,9 +58,6 @@ class Indicator(ABC):
 
         Args:
             pairs: n pairs without a reason against them.
-
-        Returns:
-            As ``score``.
         """
         return self.score(pairs.instructions, pairs.responses)
 
@@ -76,6 +76,7 @@ class Indicator(ABC):
             ColumnsError: Instruction and response cannot be told from the column names.
         """
         columns = self.columns or Columns.detect(list(batch))
+        # Of several processes each takes the GPU of its rank.
         with on_rank(rank):
             return self.score_pairs(columns.pairs(batch))
 
@@ -98,7 +99,7 @@ class Indicator(ABC):
         return {n: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for n, v in values.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings and version: all that a `datasets` cache key should depend on."""
+        """Settings and version: all that a `datasets` cache key, a hash of the pickle, should depend on."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"version": self.version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

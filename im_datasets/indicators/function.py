@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
@@ -16,11 +17,13 @@ class FunctionIndicator(Indicator):
     """Columns that a function of yours computes.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         function: From ``{"instruction": [...], "response": [...]}``, texts of rows that can be scored, to a column
             of as many numbers for each of ``names``; NaN where it cannot tell. With ``Dataset.map(num_proc=2)`` it
             must be picklable, as any function given to ``map``.
         names: The columns it writes.
+
+    Raises:
+        IndicatorError: While scoring: a named column is missing, or has another number of values than there are rows.
 
     Example:
         >>> def questions(batch):
@@ -36,28 +39,25 @@ class FunctionIndicator(Indicator):
     names: tuple[str, ...]
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """The columns that were named."""
         return self.names
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
-        """What the function gives, checked.
-
-        Raises:
-            IndicatorError: A named column is missing, or has another number of values than there are rows.
-        """
-        given = self.function({"instruction": list(instructions), "response": list(responses)})
-        return {name: self._checked(name, given, len(responses)) for name in self.names}
-
-    def settings(self) -> dict[str, Any]:
-        """The function's name and the columns it writes."""
-        place = f"{self.function.__module__}.{getattr(self.function, '__qualname__', type(self.function).__name__)}"
-        return {"function": place, "names": list(self.names)}
-
-    def _checked(self, name: str, given: Mapping[str, ArrayLike], rows: int) -> ArrayLike:
-        if name not in given:
-            raise IndicatorError(f"the function gave the columns {sorted(given)} and not {name!r}; return it as well")
-        values = np.asarray(given[name], dtype=np.float64)
-        if values.shape != (rows,):
-            raise IndicatorError(f"the function gave {name!r} of shape {values.shape} for {rows} rows; give one each")
+        columns = self.function({"instruction": list(instructions), "response": list(responses)})
+        if missing := [name for name in self.names if name not in columns]:
+            names = f"{sorted(columns)} and not {missing[0]!r}"
+            raise IndicatorError(f"the function gave the columns {names}; return it as well")
+        values = {name: np.asarray(columns[name], dtype=np.float64) for name in self.names}
+        for name, column in values.items():
+            if column.shape != (len(responses),):
+                shape = f"{name!r} of shape {column.shape} for {len(responses)} rows"
+                raise IndicatorError(f"the function gave {shape}; give one each")
         return values
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        # A callable object has no name of its own; that of its class stands for it.
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"function": f"{self.function.__module__}.{name}", "names": list(self.names)}

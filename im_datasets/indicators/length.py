@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.indicators.base import Indicator
 from im_datasets.models.hub_models import EMBEDDED
@@ -19,7 +20,7 @@ from im_datasets.models.tokenizers import load_tokenizer
 
 @dataclass(frozen=True)
 class Length(Indicator):
-    """Writes ``im_input_length`` and ``im_output_length``: tokens of the instruction and of the response.
+    """Writes ``im_input_length`` and ``im_output_length``: tokens of the instruction and of the response, 0 or more.
 
     The whole text counts, however long; special tokens that a model puts around a text do not.
 
@@ -39,23 +40,13 @@ class Length(Indicator):
     revision: str | None = None
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """Names of the columns a call returns."""
         return ("im_input_length", "im_output_length")
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
-        """Count the tokens, equal texts once.
-
-        Args:
-            instructions: Texts, shape (n,).
-            responses: Texts, shape (n,).
-
-        Returns:
-            ``im_input_length`` and ``im_output_length``: shape (n,), tokens, 0 or more.
-
-        Raises:
-            ModelError: The tokenizer cannot be had.
-        """
+        # Many rows share an instruction: equal texts are tokenised once.
         texts = list(dict.fromkeys([*instructions, *responses]))
         tokenize = load_tokenizer(self.tokenizer, self.revision)
         lengths = dict(zip(texts, map(len, tokenize(texts)), strict=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError
 from im_datasets.data.pairs import Pairs
@@ -76,15 +77,11 @@ class ModelIndicator(Indicator):
         """The settings that the values of items depend on beside the model, as plain data."""
 
     @abstractmethod
-    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
-        """Score scorable pairs; see ``Indicator.score_turns``."""
+    @override
+    def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]: ...
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
-        """Score non-empty pairs of one user turn and its response; see ``Indicator.score``.
-
-        Raises:
-            ModelError: The model cannot be had, is of another kind, or lacks weights.
-        """
         return self.score_turns(Pairs.of(instructions, responses))
 
     def compute(self, items: Sequence[Any]) -> Computed:
@@ -107,7 +104,7 @@ class ModelIndicator(Indicator):
         """
         return self.checkpoint.describe()
 
+    @override
     def settings(self) -> dict[str, Any]:
-        """The settings as plain data; a folder's path is cut to its name."""
-        settings = super().settings()
-        return settings | ({"model": Path(self.model).name} if Path(self.model).is_dir() else {})
+        # Records are published: where a folder lies on this machine is nobody's business.
+        return super().settings() | ({"model": Path(self.model).name} if Path(self.model).is_dir() else {})

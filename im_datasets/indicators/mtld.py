@@ -15,6 +15,7 @@ from math import nan
 from typing import ClassVar
 
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
@@ -32,7 +33,7 @@ _REPLACEMENTS = dict.fromkeys(DELETED, "") | dict.fromkeys(BLANKED, " ")
 
 @dataclass(frozen=True)
 class MTLD(Indicator):
-    """Writes ``im_mtld``: the lexical diversity of the response, in words, higher is more varied.
+    """Writes ``im_mtld``: the lexical diversity of the response, in words, above 0, higher is more varied.
 
     A response without a single word is NaN; one whose words are all distinct has its word count. There is no
     upper bound: a text that repeats itself late or hardly at all can reach many times its length.
@@ -56,20 +57,12 @@ class MTLD(Indicator):
         _check(self.threshold)
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """Names of the columns a call returns."""
         return ("im_mtld",)
 
-    def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:  # noqa: ARG002
-        """MTLD of every response, equal responses computed once.
-
-        Args:
-            instructions: Not looked at.
-            responses: Texts, shape (n,).
-
-        Returns:
-            ``im_mtld``: shape (n,), words, above 0; NaN where a response has no word.
-        """
+    @override
+    def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
         values = {text: mtld(words(text), self.threshold) for text in dict.fromkeys(responses)}
         return {"im_mtld": [values[text] for text in responses]}
 

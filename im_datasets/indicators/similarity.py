@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.indicators.base import Indicator
 from im_datasets.models.embedder import Embedder
@@ -13,13 +14,12 @@ from im_datasets.models.embedder import Embedder
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity(Indicator):
-    """Cosine between the embeddings of instruction and response, −1 to 1.
+    """Writes ``im_similarity``: cosine between the embeddings of instruction and response, −1 to 1.
 
     Low where the response speaks of something else; 1 where it repeats the instruction. An addition of this
     project: the paper's rules have no such term.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         embedder: The sentence encoder.
 
     Example:
@@ -33,24 +33,16 @@ class Similarity(Indicator):
     embedder: Embedder = field(default_factory=Embedder)
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """``im_similarity``."""
         return ("im_similarity",)
 
+    @override
     def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """The instructions and the responses."""
         return [*instructions, *responses]
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
-        """Cosines, shape (n,), float64, each in [−1, 1].
-
-        Args:
-            instructions: Non-blank texts, shape (n,).
-            responses: Non-blank texts, shape (n,).
-
-        Raises:
-            ModelError: The embedder's model cannot be had or is not a sentence encoder.
-        """
         vectors = self.embedder.embed(self.embeds(instructions, responses)).astype(np.float64)
         cosines = np.einsum("ij,ij->i", vectors[: len(instructions)], vectors[len(instructions) :])
         # Float32 unit vectors are of length 1 to within 1e-7 only: equal texts must not come out above 1.
