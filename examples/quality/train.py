@@ -30,7 +30,7 @@ from rows import CHINESE, SOURCES, Row, load_rows, near_copies, split
 from safetensors.numpy import load, save
 
 from im_datasets.indicators.quality import PROBE, WEIGHTS, Head, head_files, pair_features, unpack
-from im_datasets.indicators.quality_features import Surface
+from im_datasets.indicators.quality_features import TextFeatures
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import EMBEDDED, EMBEDDED_SHA256
 from im_datasets.models.static_embedder import STATIC
@@ -216,7 +216,7 @@ def pack(
 ) -> dict[str, NDArray[Any]]:
     """The head on raw features instead of standardised ones, rounded: the reverse of ``quality.unpack``."""
     raw = hidden * scale
-    rest = 1 + len(Surface._fields)
+    rest = 1 + len(TextFeatures._fields)
     vectors = raw[:, :-rest].reshape(len(raw), 3, -1)
     steps = (np.abs(vectors).max(axis=2) / 127).astype(np.float32)
     tensors = {
@@ -265,7 +265,7 @@ def evaluate_preferences(head: Head, folder: Path, encoder: Embedder) -> dict[st
 def describe(data: Path, rows: Sequence[Row], table: Table, encoder: Embedder) -> dict[str, Any]:
     """What went in, under which settings and versions."""
     is_static = encoder.model == STATIC
-    width = (table.features.shape[1] - 1 - len(Surface._fields)) // 3
+    width = (table.features.shape[1] - 1 - len(TextFeatures._fields)) // 3
     taken = Counter(row.source for row in rows)
     held = Counter(rows[e.row].source for i, e in enumerate(table.examples) if e.kind == "own" and table.held[i])
     return {
@@ -313,7 +313,7 @@ def describe(data: Path, rows: Sequence[Row], table: Table, encoder: Embedder) -
             "features": [
                 *(f"{name} * {width}" for name in ("response", "product", "difference")),
                 "cosine",
-                *Surface._fields,
+                *TextFeatures._fields,
             ],
             "unused": list(UNUSED),
         },
@@ -371,7 +371,7 @@ def _nearest(
 def _least_spread(spread: NDArray[np.float64]) -> NDArray[np.float64]:
     """What counts as a spread at all: a sentence vector has places that hardly move, whose noise must stay small."""
     least = np.full(len(spread), 1e-6)
-    blocks = spread[: -len(Surface._fields) - 1].reshape(3, -1)
+    blocks = spread[: -len(TextFeatures._fields) - 1].reshape(3, -1)
     least[: blocks.size] = np.repeat(np.median(blocks, axis=1) / 4, blocks.shape[1])
     return least
 
@@ -379,9 +379,9 @@ def _least_spread(spread: NDArray[np.float64]) -> NDArray[np.float64]:
 def _input_scale(features: int) -> NDArray[np.float64]:
     """How much each standardised feature counts at the start, shape (features,)."""
     scale = np.ones(features)
-    vectors = features - len(Surface._fields) - 1
+    vectors = features - len(TextFeatures._fields) - 1
     scale[:vectors] = np.repeat(list(VECTOR_SCALES.values()), vectors // 3)
-    scale[[Surface._fields.index(name) - len(Surface._fields) for name in UNUSED]] = 0
+    scale[[TextFeatures._fields.index(name) - len(TextFeatures._fields) for name in UNUSED]] = 0
     return scale
 
 

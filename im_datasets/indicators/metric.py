@@ -63,8 +63,8 @@ class IndicatorMetric(evaluate.Metric, ABC):  # type: ignore[misc]
     def __init__(self, config_name: str | None = None, **options: Any) -> None:
         settings = [name for name in signature(self._compute).parameters if name not in ("predictions", "references")]
         self.loaded_with = {name: options.pop(name) for name in settings if name in options}
-        known = signature(evaluate.EvaluationModule.__init__).parameters
-        if unknown := [name for name in options if name not in known]:
+        own = signature(evaluate.EvaluationModule.__init__).parameters
+        if unknown := [name for name in options if name not in own]:
             accepted = f"its settings are {', '.join(settings)}" if settings else "it has no settings"
             raise TypeError(f"{type(self).__name__} was loaded with {', '.join(unknown)}; {accepted}")
         super().__init__(config_name, **options)
@@ -74,14 +74,7 @@ class IndicatorMetric(evaluate.Metric, ABC):  # type: ignore[misc]
         """The indicator or rule with these settings."""
 
     def describe(self, description: str, citation: str, inputs: str, urls: Sequence[str]) -> evaluate.MetricInfo:
-        """What ``_info`` returns.
-
-        Args:
-            description: What the module measures.
-            citation: BibTeX.
-            inputs: Args, Returns and Examples of ``compute``.
-            urls: Papers and pages to read further.
-        """
+        """What ``_info`` returns: what is measured, BibTeX, the help of ``compute``, and papers to read further."""
         names = ("predictions", "references") if self.reads_instruction else ("predictions",)
         return evaluate.MetricInfo(
             description=description,
@@ -108,8 +101,9 @@ class IndicatorMetric(evaluate.Metric, ABC):  # type: ignore[misc]
         Raises:
             ImDatasetsError: A setting is out of its range, or a model cannot be had.
         """
-        given = {name: value for name, value in settings.items() if value is not None}
-        function = self.batch_function(**{**self.loaded_with, **given})
+        computed_with = {name: value for name, value in settings.items() if value is not None}
+        function = self.batch_function(**{**self.loaded_with, **computed_with})
+        # Columns of these names are read as a pair without a question.
         instructions = [_NO_INSTRUCTION] * len(predictions) if references is None else list(references)
         batch = {"instruction": instructions, "response": list(predictions)}
         if hasattr(function, "fit"):
@@ -117,39 +111,29 @@ class IndicatorMetric(evaluate.Metric, ABC):  # type: ignore[misc]
         return summarise(function(batch), self.reports or function.writes)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add rows.
-
-        Args:
-            predictions: Responses: strings, or lists of messages.
-            references: Instructions: strings, or lists of messages; needed where the module reads them.
-            kwargs: Refused by name.
+        """Add rows, each a string or a list of messages; ``references`` where the module reads them.
 
         Raises:
-            ValueError: Rows of another type, a missing input, or inputs of different lengths.
+            ValueError: Rows of another type, a missing input, inputs of different lengths, or another name.
         """
-        given = {"predictions": predictions, "references": references}
-        rows = {name: as_strings(name, given[name]) for name in self._feature_names()}
+        inputs = {"predictions": predictions, "references": references}
+        rows = {name: as_strings(name, inputs[name]) for name in self._feature_names()}
         if len({len(column) for column in rows.values()}) > 1:
             counts = " and ".join(f"{name} ({len(column)})" for name, column in rows.items())
             raise ValueError(f"Mismatch in the number of {counts}")
         super().add_batch(**rows, **kwargs)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Add one row.
-
-        Args:
-            prediction: The response: a string, or a list of messages.
-            reference: The instruction: a string, or a list of messages; needed where the module reads it.
-            kwargs: The same as ``predictions`` and ``references``; other names are refused.
+        """Add one row, as ``add_batch`` adds several; ``predictions`` and ``references`` are taken for its names too.
 
         Raises:
-            ValueError: A row of another type, or a missing input.
+            ValueError: A row of another type, a missing input, or another name.
         """
-        given = {"predictions": prediction, "references": reference, **kwargs}
-        rows = {name: [given.pop(name)] for name in self._feature_names()}
-        given.pop("references", None)
-        one = {name: as_strings(name, row)[0] for name, row in rows.items()}
-        super().add(prediction=one["predictions"], reference=one.get("references"), **given)
+        inputs = {"predictions": prediction, "references": reference, **kwargs}
+        row = {name: as_strings(name, [inputs.pop(name)])[0] for name in self._feature_names()}
+        # A module that reads no instruction takes a reference and leaves it alone.
+        inputs.pop("references", None)
+        super().add(prediction=row["predictions"], reference=row.get("references"), **inputs)
 
 
 def summarise(scores: Mapping[str, list[Any]], columns: Iterable[str]) -> dict[str, Any]:
@@ -215,11 +199,11 @@ def modules_folder() -> Path:
     Raises:
         ModuleNameError: The installation lacks it.
     """
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "metrics", here.parent / "metrics"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "metrics", package.parent / "metrics"):
         if (folder / "im_length" / "im_length.py").is_file():
             return folder
-    raise ModuleNameError(f"the evaluate modules are missing from {here / 'metrics'}; reinstall im-datasets")
+    raise ModuleNameError(f"the evaluate modules are missing from {package / 'metrics'}; reinstall im-datasets")
 
 
 def module_names() -> list[str]:
@@ -272,6 +256,4 @@ def metric(name: str, config_name: str | None = None, **options: Any) -> Any:
         >>> mtld.compute(predictions=["To be, or not to be, said he."])["im_mtld"]
         [8.48]
     """
-    import evaluate
-
     return evaluate.load(str(module_path(name)), config_name, **options)

@@ -41,8 +41,8 @@ def build(module: Any, example: Pair, company: Sequence[Pair] = ()) -> Any:
             raise gradio.Error(str(error)) from error
 
     with gradio.Blocks(title=module.name) as page:
-        told = "".join(f"\n\n{name}: `{value}`" for name, value in module.loaded_with.items())
-        gradio.Markdown(f"# {module.name}\n\n{module.description.strip()}{told}")
+        settings = "".join(f"\n\n{name}: `{value}`" for name, value in module.loaded_with.items())
+        gradio.Markdown(f"# {module.name}\n\n{module.description.strip()}{settings}")
         instruction = gradio.Textbox(example[0], label="Instruction", lines=2, visible=module.reads_instruction)
         response = gradio.Textbox(example[1], label="Response", lines=6)
         button = gradio.Button("Score", variant="primary")

@@ -87,6 +87,7 @@ class ModelIndicator(Indicator):
     def compute(self, items: Sequence[Any]) -> Computed:
         """The values of hashable items, in their order, each distinct one computed once and kept in the store."""
         checkpoint = self.checkpoint.resolve()
+        # The store finds values by exactly these: whatever is added makes all that was kept unknown.
         space = {
             "model": checkpoint.weights(),
             "kind": checkpoint.kind,

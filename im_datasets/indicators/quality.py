@@ -16,10 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.quality_features import surface
+from im_datasets.indicators.quality_features import text_features
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import EMBEDDED
 from im_datasets.models.static_embedder import STATIC
@@ -69,15 +70,18 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Quality(Indicator):
-    """A whole, matching answer (high) or a degraded one (low), as a logit.
+    """Writes ``im_quality``: a whole, matching answer (high) or a degraded one (low), as an unbounded logit.
 
     Reads the first 256 tokens of instruction and response for their meaning, and all of both for their surface.
     Says nothing about truth: a wrong fact, well put, scores as high as a right one.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         embedder: The embedded model or the static one, in float32 at its full length: there is a head for the
             vectors of each. Their logits are not comparable.
+
+    Raises:
+        IndicatorError: The embedder is another than a head was trained on; while scoring, the static model of this
+            machine is.
 
     Example:
         >>> quality = Quality()
@@ -92,66 +96,52 @@ class Quality(Indicator):
     embedder: Embedder = field(default_factory=Embedder)
 
     def __post_init__(self) -> None:
-        """Refuse an embedder that the head does not know.
-
-        Raises:
-            IndicatorError: The embedder is not the one the head was trained on.
-        """
-        known = self.embedder.model in (EMBEDDED, STATIC)
-        if not known or (self.embedder.dtype, self.embedder.max_tokens) != ("float32", None):
+        trained = self.embedder.model in (EMBEDDED, STATIC)
+        if not trained or (self.embedder.dtype, self.embedder.max_tokens) != ("float32", None):
             raise IndicatorError(
                 f"Quality knows only the vectors of Embedder(model={EMBEDDED!r}, dtype='float32', max_tokens=None) and "
                 f"of model={STATIC!r}, not those of {self.embedder}; pass one of these, or drop Quality from the rule"
             )
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """``im_quality``."""
         return ("im_quality",)
 
+    @override
     def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """The instructions and the responses."""
         return [*instructions, *responses]
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> dict[str, list[float]]:
-        """Logits of the pairs, shape (n,), unbounded, higher is better.
-
-        Args:
-            instructions: Non-blank texts, shape (n,).
-            responses: Non-blank texts, shape (n,).
-
-        Raises:
-            ModelError: The embedded model is missing.
-            IndicatorError: The static model of this machine is another than the head was trained on.
-        """
         head = load_head(self.embedder.model)
         vectors = self.embedder.embed(self.embeds(instructions, responses))
-        asked, answered = vectors[: len(instructions)], vectors[len(instructions) :]
-        rows = zip(instructions, responses, asked, answered, strict=True)
+        rows = zip(instructions, responses, vectors[: len(instructions)], vectors[len(instructions) :], strict=True)
         return {"im_quality": [head.logit(pair_features(*row)) for row in rows]}
 
 
 def pair_features(
-    instruction: str, response: str, asked: NDArray[np.float32], answered: NDArray[np.float32]
+    instruction: str, response: str, question: NDArray[np.float32], answer: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """What the head sees of a pair.
 
     Args:
         instruction: The text.
         response: The text.
-        asked: The instruction's unit vector, shape (width,).
-        answered: The response's unit vector, shape (width,).
+        question: The instruction's unit vector, shape (width,).
+        answer: The response's unit vector, shape (width,).
 
     Returns:
         Shape (3 * width + 1 + surface features,): the response's vector, the product, the absolute difference,
-        the cosine, and ``surface(instruction, response)``.
+        the cosine, and ``text_features(instruction, response)``.
     """
-    question, answer = asked.astype(np.float64), answered.astype(np.float64)
-    product = question * answer
+    left, right = question.astype(np.float64), answer.astype(np.float64)
+    product = left * right
     cosine = product.sum(keepdims=True)
-    return np.concatenate([answer, product, np.abs(question - answer), cosine, surface(instruction, response)])
+    return np.concatenate([right, product, np.abs(left - right), cosine, text_features(instruction, response)])
 
 
+# Two heads ship, and a run may ask for either.
 @lru_cache(maxsize=2)
 def load_head(model: str = EMBEDDED) -> Head:
     """The shipped weights, read once per process.
@@ -171,6 +161,7 @@ def load_head(model: str = EMBEDDED) -> Head:
             f"no head of Quality ships for the {model} embedder; use the embedded one, or train a head: "
             f"python examples/quality/train.py --data DIR --embedder {model}"
         )
+    # Weights and figures are of one training, or the card tells of another head.
     data, expected = file.read_bytes(), load_record(model)["weights_sha256"]
     if (digest := sha256(data).hexdigest()) != expected:
         raise IndicatorError(
@@ -178,6 +169,7 @@ def load_head(model: str = EMBEDDED) -> Head:
             "reinstall im-datasets, or train both anew: python examples/quality/train.py --data DIR"
         )
     tensors = load(data)
+    # A static model is distilled on each machine, and its head knows one result of that.
     if "probe" in tensors:
         _check_probe(tensors["probe"], model)
     return unpack(tensors)

@@ -103,7 +103,7 @@ COMMON = frozenset(
 _COMMON_TERMS = frozenset(word[:5] for word in COMMON)
 
 
-class Surface(NamedTuple):
+class TextFeatures(NamedTuple):
     """The features of one pair, each between 0 and 1 unless its comment says otherwise."""
 
     length: float  # log(1 + words of the response)
@@ -150,7 +150,7 @@ class Surface(NamedTuple):
     few: float  # 1 / words of the response, split at white space
 
 
-def surface(instruction: str, response: str) -> Surface:
+def text_features(instruction: str, response: str) -> TextFeatures:
     """Read the features off a pair.
 
     Args:
@@ -160,18 +160,18 @@ def surface(instruction: str, response: str) -> Surface:
     Returns:
         Finite numbers only; shares of nothing are 0.
 
-    >>> surface("Name a fruit.", "An apple.").final_stop
+    >>> text_features("Name a fruit.", "An apple.").final_stop
     1.0
     """
-    asked, words = split_words(instruction), split_words(response)
+    instruction_words, words = split_words(instruction), split_words(response)
     question = instruction.split("\n\n")[0]
     values = (
         log1p(len(words)),
-        log1p(len(asked)),
+        log1p(len(instruction_words)),
         *_ending(response, words),
         *_order(response, words),
         *_repetition(response, words),
-        *_overlap(asked, words),
+        *_overlap(instruction_words, words),
         _other_script(instruction, response),
         _share(sum(map(len, words)), len(words)),
         log1p(response.strip().count("\n")),
@@ -180,7 +180,7 @@ def surface(instruction: str, response: str) -> Surface:
         *_topic(instruction, question, response, words),
         1 / max(1, len(response.split())),
     )
-    return Surface._make(values)
+    return TextFeatures._make(values)
 
 
 def split_words(text: str) -> list[str]:
@@ -194,6 +194,7 @@ def _ending(text: str, words: Sequence[str]) -> tuple[float, ...]:
     stop = bare.endswith(tuple(_FINAL_STOP))
     sentences = len(_STOP_INSIDE.findall(bare[:-1]))
     lines = bare.count("\n")
+    opened = sum(max(0, text.count(left) - text.count(right)) for left, right in _PAIRS)
     return (
         float(stop),
         float(bare.endswith(("?", "？"))),
@@ -202,13 +203,8 @@ def _ending(text: str, words: Sequence[str]) -> tuple[float, ...]:
         float(not stop and bool(words) and words[-1] in DANGLING),
         0.0 if stop else sentences / (sentences + lines + 1),
         float(not stop and bool(words) and len(words[-1]) > 4 and words[-1].endswith(_MODIFIERS)),
-        _unclosed(text),
+        log1p(opened + text.count("```") % 2 + text.count('"') % 2),
     )
-
-
-def _unclosed(text: str) -> float:
-    opened = sum(max(0, text.count(left) - text.count(right)) for left, right in _PAIRS)
-    return log1p(opened + text.count("```") % 2 + text.count('"') % 2)
 
 
 def _order(text: str, words: Sequence[str]) -> tuple[float, ...]:
@@ -236,10 +232,10 @@ def _repetition(text: str, words: Sequence[str]) -> tuple[float, ...]:
     )
 
 
-def _overlap(asked: Sequence[str], words: Sequence[str]) -> tuple[float, ...]:
-    left, right = _terms(asked), _terms(words)
+def _overlap(instruction: Sequence[str], response: Sequence[str]) -> tuple[float, ...]:
+    left, right = _terms(instruction), _terms(response)
     shared = len(left & right)
-    left_grams, right_grams = set(_grams(asked)), set(_grams(words))
+    left_grams, right_grams = set(_grams(instruction)), set(_grams(response))
     both = len(left_grams & right_grams)
     return (
         _share(shared, len(right)),
@@ -267,13 +263,13 @@ def _form(text: str) -> tuple[float, ...]:
 def _topic(instruction: str, question: str, response: str, words: Sequence[str]) -> tuple[float, ...]:
     """What instruction and response share of the words that tell one topic from another."""
     left, right = _rare(instruction), _rare(response)
-    asked, answered = _terms(split_words(question)) - _COMMON_TERMS, _terms(words)
-    rare, shared = len(left & right), len(asked & answered)
+    question_terms, response_terms = _terms(split_words(question)) - _COMMON_TERMS, _terms(words)
+    rare, shared = len(left & right), len(question_terms & response_terms)
     return (
         _share(rare, len(left)),
         _share(rare, len(right)),
-        _share(shared, len(asked)),
-        _share(shared, len(answered)),
+        _share(shared, len(question_terms)),
+        _share(shared, len(response_terms)),
     )
 
 
@@ -286,6 +282,7 @@ def _rare(text: str) -> set[str]:
 
 def _terms(words: Sequence[str]) -> set[str]:
     """Distinct beginnings of words that carry meaning: no function words, and Chinese characters two by two."""
+    # Five letters stand for a stem, so that inflected forms of a word meet.
     terms = {word[:5] for word in words if word not in FUNCTION_WORDS and not "\u3040" <= word[0] <= "\u9fff"}
     return terms | {a + b for a, b in pairwise(words) if "\u3040" <= a[0] <= "\u9fff" and "\u3040" <= b[0] <= "\u9fff"}
 
@@ -296,13 +293,12 @@ def _grams(words: Sequence[str], length: int = 4) -> list[tuple[str, ...]]:
 
 
 def _other_script(instruction: str, response: str) -> float:
-    if _TRANSLATION.search(instruction):
+    # The second is for speed: it answers for most pairs without a look at their scripts.
+    if _TRANSLATION.search(instruction) or (response.isascii() and _LATIN.search(instruction)):
         return 0.0
-    if response.isascii() and _LATIN.search(instruction):
-        return 0.0
-    asked, answered = _scripts(instruction), _scripts(response)
-    total = sum(answered.values())
-    return _share(sum(count for script, count in answered.items() if script not in asked), total) if asked else 0.0
+    left, right = _scripts(instruction), _scripts(response)
+    other = sum(count for script, count in right.items() if script not in left)
+    return _share(other, right.total()) if left else 0.0
 
 
 def _scripts(text: str) -> Counter[str]:

@@ -25,6 +25,7 @@ class Column:
 class _Columns(dict[str, Column]):
     """The table, in which ``im_knn_<k>`` stands for any k; listed is the sixth neighbour, the paper's."""
 
+    # The table is asked for columns by their names, and there is no end of numbers that k may be.
     def __missing__(self, name: str) -> Column:
         if name not in self:
             raise KeyError(name)

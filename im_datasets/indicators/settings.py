@@ -97,6 +97,7 @@ def identity(indicator: Indicator | Embedder) -> dict[str, Any]:
 
 def to_settings(indicator: Indicator) -> dict[str, Any]:
     """All settings as a rule's JSON holds them; a local model by its folder and the digest of its weights."""
+    # Through JSON, so that it compares equal to what is read from a file.
     settings = json.loads(json.dumps(indicator.settings(), default=_plain))
     if runs_model(indicator):
         settings |= _local_weights(indicator.model)
@@ -164,6 +165,7 @@ def find_indicator(name: str) -> type[Indicator] | None:
         [project.entry-points."im_datasets.indicators"]
         Politeness = "polite.scores:Politeness"
     """
+    # First, so that no other package takes a name of this one over.
     if name in catalogue.__all__:
         return _packaged(name)
     brought = next((point.load() for point in entry_points(group=ENTRY_POINTS, name=name)), None)
@@ -201,6 +203,7 @@ def rebuild(record: Recorded) -> Indicator:
         raise NotRescorable("it is no indicator of this package")
     if kind is FunctionIndicator:
         raise NotRescorable("it runs a function of its publisher's")
+    # Other numbers would not say that the published ones are wrong.
     if kind.version != record.version:
         raise NotRescorable(f"it is of version {kind.version} here, the rows were scored by version {record.version}")
     settings = _pinned(record.settings, record.model)
@@ -250,7 +253,9 @@ def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str,
         commit = str((model or {}).get("revision"))
         if not packaged and not _COMMIT.fullmatch(commit):
             raise NotRescorable(f"its model {stated!r} was a local folder")
+        # The device is not taken over: the publisher's may not be here.
         pinned |= {"revision": None if packaged else commit, "device": None}
+        # A setting of None was resolved on the publisher's device, and would be resolved otherwise on this one.
         if "dtype" in pinned and model:
             pinned["dtype"] = model.get("dtype", pinned["dtype"])
     return pinned

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def first_step(model: Any, states: "Tensor", mask: "Tensor") -> "Tensor":
+def first_decoder_state(model: Any, states: "Tensor", mask: "Tensor") -> "Tensor":
     """The decoder's output at its start token, as the head reads it.
 
     Args:
@@ -58,8 +58,8 @@ def _attend(attention: Any, query: "Tensor", states: "Tensor", hidden_keys: "Ten
     by_head = attention.q(query).view(rows, heads, -1).transpose(0, 1)
     seeking = torch.bmm(by_head, attention.k.weight.view(heads, -1, query.shape[-1])).transpose(0, 1)[:batch]
     scores = torch.bmm(seeking, states.transpose(1, 2)).float().masked_fill(hidden_keys, float("-inf"))
-    found = torch.bmm(torch.softmax(scores, dim=-1).to(states.dtype), states)
-    filled = torch.cat([found, found.new_zeros(rows - batch, *found.shape[1:])]).transpose(0, 1)
+    means = torch.bmm(torch.softmax(scores, dim=-1).to(states.dtype), states)
+    filled = torch.cat([means, means.new_zeros(rows - batch, *means.shape[1:])]).transpose(0, 1)
     values = torch.bmm(filled, attention.v.weight.view(heads, -1, query.shape[-1]).transpose(1, 2))
     attended: Tensor = attention.o(values.transpose(0, 1).reshape(rows, -1))
     return attended

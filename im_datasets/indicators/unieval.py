@@ -7,18 +7,20 @@ in the authors' ``utils.py`` (github.com/maszhongming/UniEval), task "dialogue".
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError, ModelError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, scatter
 from im_datasets.indicators.model import Engine, ModelIndicator
-from im_datasets.indicators.t5_first_step import first_step
+from im_datasets.indicators.t5_first_step import first_decoder_state
 from im_datasets.models.batching import Tokens
 from im_datasets.models.checkpoints import Kind, Loaded
 from im_datasets.models.devices import on_rank
@@ -73,15 +75,12 @@ class UniEval(ModelIndicator):
     with length. They split sentences with NLTK's Punkt; here a sentence ends at white space after ``.``, ``!`` or
     ``?``, which differs after abbreviations.
 
+    What runs the model, and where, is set as for every ``ModelIndicator``.
+
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         model: A T5 that answers Yes or No: a model id of the Hub, or a local folder.
-        revision: Branch, tag or commit of a Hub model; None is the default branch.
         dtype: float32 on every device unless asked otherwise: the v3 rule subtracts two nearly equal scores.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
         max_tokens: Tokens read of an input; None reads all of it.
-        trust_remote_code: Whether code in the model's repository may run.
-        compile: Whether the encoder goes through ``torch.compile``.
         dimensions: Published dimensions, keys of ``DIMENSIONS``; each writes ``im_<dimension>``.
         questions: Questions of your own: column → the whole input, with ``{response}``, ``{instruction}`` and
             ``{fact}`` where these go. No column may have the name of a published dimension's.
@@ -91,7 +90,9 @@ class UniEval(ModelIndicator):
 
     Raises:
         IndicatorError: Nothing is asked, a dimension is unknown or asked twice, or a question cannot be read or
-            would write a published dimension's column.
+            would write a published dimension's column. While scoring: ``fact_column`` is not there, holds something
+            that is not text, or cannot be read, because UniEval is not mapped by itself.
+        ModelError: While scoring: the model is no T5, or does not tell Yes from No.
 
     Example:
         >>> polite = {"my_polite": "question: Is it polite? </s> {response}"}
@@ -122,21 +123,17 @@ class UniEval(ModelIndicator):
         published = {f"im_{name}" for name in DIMENSIONS}
         if taken := [column for column in dict(self.questions) if column in published]:
             raise IndicatorError(f"{taken} are columns of the published questions; give yours names of their own")
-        asked = [*(f"im_{name}" for name in self.dimensions), *dict(self.questions)]
-        if not asked or len(set(asked)) < len(asked):
-            raise IndicatorError(f"UniEval would write the columns {asked}; ask at least one question, each once")
+        columns = [*(f"im_{name}" for name in self.dimensions), *dict(self.questions)]
+        if not columns or len(set(columns)) < len(columns):
+            raise IndicatorError(f"UniEval would write the columns {columns}; ask at least one question, each once")
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """``im_<dimension>`` for each dimension, then the columns of your own questions."""
         return tuple(self._questions())
 
+    @override
     def engine(self) -> Engine:
-        """How questions become logits; see ``ModelIndicator.engine``.
-
-        Raises:
-            ModelError: The model cannot be had, is no T5, lacks weights, or does not tell Yes from No.
-        """
         loaded = self.checkpoint.load()
         return Engine(
             tokenize=_tokenizing(loaded, self.max_tokens),
@@ -147,18 +144,13 @@ class UniEval(ModelIndicator):
             budget=loaded.budget,
         )
 
+    @override
     def space(self) -> dict[str, Any]:
-        """The item holds the question; beside it only the version counts."""
+        # The item holds the question.
         return {"indicator": "UniEval", "version": self.version}
 
+    @override
     def __call__(self, batch: Batch, rank: int | None = None) -> dict[str, list[float]]:
-        """Score a batch; see ``Indicator.__call__``.
-
-        Raises:
-            ColumnsError: Instruction and response cannot be told from the column names.
-            IndicatorError: The column of facts is not there, or holds something that is not text.
-            ModelError: The model cannot be had, is no T5, lacks weights, or does not tell Yes from No.
-        """
         if self.fact_column is None:
             return super().__call__(batch, rank)
         facts = _facts(batch, self.fact_column)
@@ -168,13 +160,8 @@ class UniEval(ModelIndicator):
             scores = self._score(scorable, [facts[row] for row in rows]) if rows else {}
         return {name: scatter(scores.get(name, ()), rows, len(pairs)) for name in self.writes}
 
+    @override
     def score_turns(self, pairs: Pairs) -> dict[str, list[float]]:
-        """Scores in [0, 1] of scorable pairs, shape (n,) each; engagingness is a sum of such.
-
-        Raises:
-            IndicatorError: The facts stand in a column, which is not at hand here.
-            ModelError: The model cannot be had, is no T5, lacks weights, or does not tell Yes from No.
-        """
         if self.fact_column is not None:
             raise IndicatorError(
                 f"fact_column={self.fact_column!r} is read only where UniEval is mapped by itself; run "
@@ -188,7 +175,8 @@ class UniEval(ModelIndicator):
 
     def _score(self, pairs: Pairs, facts: Sequence[str]) -> dict[str, list[float]]:
         """Ask all questions of all pairs at once, so that each distinct input goes through the model once."""
-        rows = list(map(_Row, map(_history, pairs.contexts), pairs.responses, facts))
+        histories = ["\n".join(text for _, text in context) for context in pairs.contexts]
+        rows = list(map(_Row, histories, pairs.responses, facts))
         inputs = [_inputs(column, question, row) for column, question in self._questions().items() for row in rows]
         computed = self.compute([text for texts in inputs for text in texts])
         answers = zip(map(probability, computed.values[:, 0].tolist()), computed.truncated.tolist(), strict=True)
@@ -197,6 +185,7 @@ class UniEval(ModelIndicator):
             parts = [next(answers) for _ in texts]
             scores.append(math.fsum(score for score, _ in parts))
             if any(truncated for _, truncated in parts):
+                # Inputs stand question by question: a row is counted once, whichever of its questions are cut.
                 cut.add(place % len(rows))
         count(truncated=len(cut))
         return {name: scores[i * len(rows) : (i + 1) * len(rows)] for i, name in enumerate(self.writes)}
@@ -224,10 +213,6 @@ def sentences(text: str) -> list[str]:
 
 
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+")
-
-
-def _history(context: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(text for _, text in context)
 
 
 def _inputs(column: str, question: str, row: _Row) -> list[str]:
@@ -259,19 +244,17 @@ def _check_question(column: str, question: str) -> None:
 
 def _tokenizing(loaded: Loaded, max_tokens: int | None) -> Any:
     """Tokens of some texts, over-long ones cut before their end token."""
-    end = loaded.tokenizer.eos_token_id
+
+    def cut(ids: list[int]) -> Tokens:
+        if max_tokens is None or len(ids) <= max_tokens:
+            return Tokens(ids)
+        return Tokens([*ids[: max_tokens - 1], loaded.tokenizer.eos_token_id], truncated=True)
 
     def tokenize(texts: Sequence[str]) -> list[Tokens]:
         ids = loaded.tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)["input_ids"]
-        return [_cut(sequence, max_tokens, end) for sequence in ids]
+        return list(map(cut, ids))
 
     return tokenize
-
-
-def _cut(ids: list[int], max_tokens: int | None, end: int) -> Tokens:
-    if max_tokens is None or len(ids) <= max_tokens:
-        return Tokens(ids)
-    return Tokens([*ids[: max_tokens - 1], end], truncated=True)
 
 
 def _forward(loaded: Loaded) -> Any:
@@ -283,11 +266,12 @@ def _forward(loaded: Loaded) -> Any:
             "MingZhong/unieval-dialog"
         )
     encoder, (yes, no) = _encoder(loaded), _answer_ids(loaded)
+    # Two of the head's 32,000 rows: no other word is asked about.
     head = model.lm_head.weight[[yes, no]].float()
 
     def forward(inputs: TensorBatch) -> "torch.Tensor":
         states = encoder(input_ids=inputs.ids, attention_mask=inputs.mask).last_hidden_state
-        said = first_step(model, states, inputs.mask).float()
+        said = first_decoder_state(model, states, inputs.mask).float()
         logits = (said[:, None, :] * head).sum(-1)
         difference: torch.Tensor = logits[:, :1] - logits[:, 1:]
         return difference
@@ -295,6 +279,7 @@ def _forward(loaded: Loaded) -> Any:
     return forward
 
 
+# A runner is made for every batch, and torch.compile would begin anew with each.
 @lru_cache(maxsize=4)
 def _encoder(loaded: Loaded) -> Any:
     import torch
@@ -304,11 +289,7 @@ def _encoder(loaded: Loaded) -> Any:
 
 
 def _answer_ids(loaded: Loaded) -> tuple[int, int]:
-    """The first tokens of Yes and of No.
-
-    Raises:
-        ModelError: They are the same.
-    """
+    """The first tokens of Yes and of No."""
     yes, no = (loaded.tokenizer(word)["input_ids"][0] for word in ("Yes", "No"))
     if yes == no:
         raise ModelError(

@@ -17,7 +17,7 @@ from im_datasets.indicators.base import Batch, Indicator
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.indicators.settings import find_indicator, from_settings, other_weights, without_weights
 from im_datasets.models.devices import on_rank
-from im_datasets.rules.linear import LinearRule
+from im_datasets.rules.linear import LOG_LOSS, LinearRule
 
 
 class InstructMining:
@@ -52,7 +52,7 @@ class InstructMining:
     @property
     def writes(self) -> tuple[str, ...]:
         """Names of the columns a call returns."""
-        return (*(name for i in self.indicators for name in i.writes), "im_log_loss", UNSCORABLE)
+        return (*(name for i in self.indicators for name in i.writes), LOG_LOSS, UNSCORABLE)
 
     def fit(self, dataset: Dataset) -> Self:
         """A copy whose whole-dataset indicators have seen the dataset.
@@ -108,17 +108,17 @@ def finish(rule: LinearRule, scores: dict[str, list[float]], reasons: Sequence[s
         score names that indicator's column.
     """
     unscored = {column: [value != value for value in scores[column]] for column in rule.columns}
-    why = [
+    causes = [
         reason or next((f"no {column}" for column in rule.columns if unscored[column][row]), "")
         for row, reason in enumerate(reasons)
     ]
     log_loss = rule.predict(scores).tolist() if reasons else []
-    return {"im_log_loss": log_loss, UNSCORABLE: why}
+    return {LOG_LOSS: log_loss, UNSCORABLE: causes}
 
 
-def _complete(rule: LinearRule, given: Sequence[Indicator]) -> list[Indicator]:
-    """The given indicators, and the rule's default ones for the columns that they do not write."""
-    chosen = list(given)
+def _complete(rule: LinearRule, own: Sequence[Indicator]) -> list[Indicator]:
+    """The user's own indicators, and the rule's default ones for the columns that they do not write."""
+    chosen = list(own)
     for column in rule.columns:
         if not any(column in indicator.writes for indicator in chosen):
             chosen.append(_default(rule, column))
@@ -132,6 +132,7 @@ def _default(rule: LinearRule, column: str) -> Indicator:
     """The indicator that writes a column, with the settings the rule assumes."""
     names = [COLUMNS[column].indicator] if column in COLUMNS else list(rule.indicators)
     for name in names:
+        # A rule is data that anybody may have written; only the user may let code run.
         if rule.indicators.get(name, {}).get("trust_remote_code"):
             raise RuleError(f"rule {rule.name!r} asks to run code of a repository; pass the indicator {name} yourself")
         settings = {**_implied(rule, column, name), **settings_of(rule, name)}
@@ -144,7 +145,7 @@ def _default(rule: LinearRule, column: str) -> Indicator:
     )
 
 
-def settings_of(rule: LinearRule, name: str, **given: Any) -> dict[str, Any]:
+def settings_of(rule: LinearRule, name: str, **own: Any) -> dict[str, Any]:
     """The settings that a rule assumes of an indicator, as its class takes them.
 
     Beside the folder of a local model a rule states its ``weights``, the digest that the folder must have.
@@ -152,18 +153,18 @@ def settings_of(rule: LinearRule, name: str, **given: Any) -> dict[str, Any]:
     Args:
         rule: The rule.
         name: The indicator's class.
-        given: Settings that are taken instead; with a ``model`` of one's own the rule's is not looked at.
+        own: Settings that are taken instead; with a ``model`` of one's own the rule's is not looked at.
 
     Raises:
         RuleError: The model's folder is not here, or holds other weights than those the rule was fitted with.
     """
     assumed = rule.indicators.get(name, {})
-    if "model" not in given and (trouble := other_weights(assumed)):
+    if "model" not in own and (trouble := other_weights(assumed)):
         raise RuleError(
             f"rule {rule.name!r} was fitted with {name} by {trouble}; pass indicators=[{name}(…)] with the place of "
             f"that model here, or name it by the command's option"
         )
-    return {**from_settings(without_weights(assumed)), **given}
+    return {**from_settings(without_weights(assumed)), **own}
 
 
 def _implied(rule: LinearRule, column: str, name: str) -> dict[str, Any]:
@@ -171,8 +172,8 @@ def _implied(rule: LinearRule, column: str, name: str) -> dict[str, Any]:
     if name == "KNNDistance":
         return {"k": int(column.rpartition("_")[2])}
     if name == "UniEval" and column in COLUMNS:
-        asked = [known for known in rule.columns if known in COLUMNS and COLUMNS[known].indicator == name]
-        return {"dimensions": tuple(known.removeprefix("im_") for known in asked)}
+        answers = [each for each in rule.columns if each in COLUMNS and COLUMNS[each].indicator == name]
+        return {"dimensions": tuple(answer.removeprefix("im_") for answer in answers)}
     return {}
 
 

@@ -22,6 +22,7 @@ RULE_SCHEMA = 1
 LOG_LOSS = "im_log_loss"
 
 _SHIPPED = Path(__file__).parent
+# The second and the third version of the paper state the same rule.
 _ALIASES = {"v2": "v3"}
 
 
@@ -117,7 +118,9 @@ class LinearRule:
         """
         missing = [column for column in self.columns if column not in values]
         if missing:
-            raise RuleError(f"rule {self.name!r} needs {_and_how(missing)}; found {sorted(values) or 'no columns'}")
+            writers = {c: f"run the indicator {COLUMNS[c].indicator}" for c in missing if c in COLUMNS}
+            needed = ", ".join(f"{c} ({writers.get(c, 'a column of your own')})" for c in missing)
+            raise RuleError(f"rule {self.name!r} needs {needed}; found {sorted(values) or 'no columns'}")
         parts = [term.contribution(values[term.column]) for term in self.terms]
         return np.atleast_1d(sum(parts, np.float64(self.intercept)))
 
@@ -148,10 +151,11 @@ class LinearRule:
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as plain data."""
+        # Through JSON: tuples become lists, as they do in a file.
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
     def save(self, path: str | Path) -> None:
-        """Write the rule as JSON."""
+        """Write the rule as JSON, whole or not at all."""
         write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
@@ -197,13 +201,8 @@ class LinearRule:
 
 
 def _is_number(value: Any) -> bool:
+    # True and False are integers to Python.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _and_how(missing: Sequence[str]) -> str:
-    """The missing columns, each with the indicator that writes it."""
-    known = {c: f"{c} (run the indicator {COLUMNS[c].indicator})" for c in missing if c in COLUMNS}
-    return ", ".join(known.get(c, f"{c} (a column of your own)") for c in missing)
 
 
 def read_rule(rule: LinearRule | Mapping[str, Any] | str | Path) -> LinearRule:

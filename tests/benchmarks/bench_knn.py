@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.knn.search import knn_distances, search_neighbours
+from im_datasets.indicators.knn.search import search_neighbours
 from im_datasets.models.embedder import Embedder
 
 K = 6
@@ -94,8 +94,8 @@ def _options() -> Namespace:
 
 def _subjects(vectors: Vectors, without: list[str]) -> dict[str, Callable[[], Distances]]:
     subjects: dict[str, Callable[[], Distances]] = {
-        EXACT: lambda: knn_distances(vectors, K, exact_limit=len(vectors)),
-        APPROXIMATE: lambda: knn_distances(vectors, K, exact_limit=1),
+        EXACT: lambda: search_neighbours(vectors, K, exact_limit=len(vectors)).distances,
+        APPROXIMATE: lambda: search_neighbours(vectors, K, exact_limit=1).distances,
         "faiss flat": lambda: _faiss_flat(vectors),
         "faiss HNSW 32, search 64": lambda: _faiss_hnsw(vectors),
         "scikit-learn brute": lambda: _scikit_learn(vectors),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import IndicatorError
 from im_datasets.data.columns import Columns
-from im_datasets.indicators.knn.search import knn_distances
+from im_datasets.indicators.knn.search import search_neighbours
 from im_datasets.indicators.quality import load_head, pair_features
 from im_datasets.models.embedder import Embedder
 
@@ -89,9 +89,9 @@ def _scores(
     both = np.concatenate([asked, answered], axis=1) / np.float32(2**0.5)
     found = {
         "im_similarity": np.einsum("ij,ij->i", asked.astype(np.float64), answered.astype(np.float64)),
-        f"im_knn_{K}, both": knn_distances(both, K),
-        f"im_knn_{K}, instruction": knn_distances(asked, K),
-        f"im_knn_{K}, response": knn_distances(answered, K),
+        f"im_knn_{K}, both": search_neighbours(both, K).distances,
+        f"im_knn_{K}, instruction": search_neighbours(asked, K).distances,
+        f"im_knn_{K}, response": search_neighbours(answered, K).distances,
     }
     try:
         head = load_head(model)

@@ -25,7 +25,7 @@ from im_datasets.indicators.quality import (
     pair_features,
     unpack,
 )
-from im_datasets.indicators.quality_features import surface
+from im_datasets.indicators.quality_features import text_features
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import EMBEDDED
 from im_datasets.models.static_embedder import STATIC
@@ -211,7 +211,7 @@ def test_pair_features_worked_by_hand():
     features = pair_features("Name a fruit.", "An apple.", asked, answered)
     # Response, product, difference, cosine 0.5 - 0.25, then the surface.
     assert features[:7].tolist() == [1.0, -0.5, 0.5, -0.25, 0.5, 1.0, 0.25]
-    assert features[7:].tolist() == list(surface("Name a fruit.", "An apple."))
+    assert features[7:].tolist() == list(text_features("Name a fruit.", "An apple."))
 
 
 @pytest.mark.parametrize("model", [EMBEDDED, STATIC])

@@ -21,7 +21,7 @@ from im_datasets.common.errors import ColumnsError, IndicatorError, ModelError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.score_columns import COLUMNS
-from im_datasets.indicators.t5_first_step import first_step
+from im_datasets.indicators.t5_first_step import first_decoder_state
 from im_datasets.indicators.unieval import DIMENSIONS, UniEval, sentences
 from im_datasets.models import value_store as store
 from im_datasets.models.batching import TokenBudget
@@ -300,7 +300,7 @@ def test_first_step_equals_the_decoder(folder):
         expected = model.decoder(
             input_ids=torch.zeros(5, 1, dtype=torch.long), encoder_hidden_states=states, encoder_attention_mask=mask
         ).last_hidden_state[:, 0]
-        found = model.lm_head(first_step(model, states, mask))
+        found = model.lm_head(first_decoder_state(model, states, mask))
     scale = 32**-0.5 if model.config.scale_decoder_outputs else 1
     assert torch.allclose(found, model.lm_head(expected * scale), atol=1e-5)
 

@@ -62,6 +62,7 @@ class Descent:
         Returns:
             Shape (n, neighbours): usually the point itself first; −1 where too few were found.
         """
+        # Before the import: numba reads its number of threads once, when it is loaded.
         jobs = threads()
         from pynndescent import NNDescent
 
@@ -115,14 +116,10 @@ def descents(points: int, at_least: int, memory: int) -> list[Descent]:
     """
     least = max(LEAST, at_least)
     steps = STEPS if points <= MANY else STEPS[1:]
-    found = [_descent(number) for number in dict.fromkeys(max(step, 2 * at_least) for step in steps)]
-    fitting = [descent for descent in found if descent.bytes_per_point() * points <= memory]
-    if fitting:
+    widths = list(dict.fromkeys(max(step, 2 * at_least) for step in steps))
+    wide = [Descent(width, width) for width in widths]
+    if fitting := [descent for descent in wide if descent.bytes_per_point() * points <= memory]:
         return fitting
-    narrower = (_descent(number) for number in range(found[0].neighbours, least, -1))
-    fits = (descent for descent in narrower if descent.bytes_per_point() * points <= memory)
-    return [next(fits, _descent(least))]
-
-
-def _descent(neighbours: int) -> Descent:
-    return Descent(neighbours, neighbours)
+    narrow = (Descent(width, width) for width in range(widths[0], least, -1))
+    fits = (descent for descent in narrow if descent.bytes_per_point() * points <= memory)
+    return [next(fits, Descent(least, least))]

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from im_datasets.common.errors import IndicatorError, NotFittedError
-from im_datasets.common.storage import cache_folder, output_errors, written_whole
+from im_datasets.common.storage import output_errors, written_whole
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
@@ -31,16 +32,15 @@ from im_datasets.indicators.knn.search import (
     Neighbours,
     Space,
     distances_to,
-    knn_distances,
     search_neighbours,
 )
-from im_datasets.indicators.knn.vectors import Source, Vectors, mapped_room
+from im_datasets.indicators.knn.vectors import Source, Vectors, knn_folder, matrix_in_cache, remedy
 from im_datasets.models.embedder import Embedder
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-__all__ = ["FittedKNNDistance", "KNNDistance", "Text", "knn_distances", "pair_keys"]
+__all__ = ["FittedKNNDistance", "KNNDistance", "Text", "pair_keys"]
 
 Text = Literal["pair", "instruction", "response", "both"]
 Keys = NDArray[np.bytes_]
@@ -58,7 +58,6 @@ class KNNDistance(Indicator):
     place in the dataset: of m identical rows each has m − 1 others at distance 0.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         k: Which neighbour, from 1. The column written is ``im_knn_<k>``.
         metric: ``"euclidean"``, or ``"cosine"`` for 1 − cosine, 0 to 2.
         text: What is embedded: ``"pair"`` is instruction, blank line, response; ``"instruction"`` or
@@ -77,6 +76,7 @@ class KNNDistance(Indicator):
 
     Raises:
         IndicatorError: k below 1, an unknown metric or text, or a recall or memory out of range.
+        NotFittedError: While scoring: always, before ``fit``.
 
     Example:
         >>> KNNDistance(k=3).writes
@@ -105,36 +105,25 @@ class KNNDistance(Indicator):
                 raise IndicatorError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(get_args(kind))}")
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """``im_knn_<k>``."""
         return (f"im_knn_{self.k}",)
 
-    def score(
-        self,
-        instructions: Sequence[str],  # noqa: ARG002
-        responses: Sequence[str],  # noqa: ARG002
-    ) -> Mapping[str, ArrayLike]:
-        """Not before ``fit``.
-
-        Raises:
-            NotFittedError: Always.
-        """
+    @override
+    def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
         raise NotFittedError(
             f"KNNDistance compares a row with all others and has seen none yet; fit it first: "
             f"ds.map(KNNDistance(k={self.k}).fit(ds), batched=True)"
         )
 
+    @override
     def score_pairs(self, pairs: Pairs) -> dict[str, list[float]]:
-        """Not before ``fit``, even where there is nothing to score.
-
-        Raises:
-            NotFittedError: Always.
-        """
+        # Even where no pair can be scored: the next batch would fail.
         self.score(pairs.instructions, pairs.responses)
         return {}
 
+    @override
     def embeds(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """The texts whose vectors are compared."""
         if self.text == "pair":
             return [f"{i}\n\n{r}" for i, r in zip(instructions, responses, strict=True)]
         instruction = instructions if self.text in ("instruction", "both") else ()
@@ -144,12 +133,8 @@ class KNNDistance(Indicator):
     def vectors(self, instructions: Sequence[str], responses: Sequence[str]) -> Vectors:
         """The vectors that are compared.
 
-        Args:
-            instructions: Non-blank texts, shape (n,).
-            responses: Non-blank texts, shape (n,).
-
         Returns:
-            Unit vectors, shape (n, width), float32; twice the encoder's width for ``"both"``.
+            Unit vectors of n pairs, shape (n, width), float32; twice the encoder's width for ``"both"``.
 
         Raises:
             ModelError: The embedder's model cannot be had or is not a sentence encoder.
@@ -158,6 +143,7 @@ class KNNDistance(Indicator):
         if self.text != "both":
             return vectors
         both = np.concatenate([vectors[: len(instructions)], vectors[len(instructions) :]], axis=1)
+        # Of unit length again, so that distances are on the scale of those of one text.
         both /= np.float32(sqrt(2))
         return both
 
@@ -227,10 +213,9 @@ class KNNDistance(Indicator):
     def _scorable(self, dataset: "Dataset | IterableDataset", batch_size: int) -> Iterator[tuple[list[str], list[str]]]:
         """Instructions and responses of the rows that can be scored, batch by batch."""
         for batch in dataset.iter(batch_size):
-            pairs = (self.columns or Columns.detect(list(batch))).pairs(batch)
-            rows = [row for row, reason in enumerate(pairs.reasons) if not reason]
+            rows, scorable = (self.columns or Columns.detect(list(batch))).pairs(batch).scorable()
             if rows:
-                yield [pairs.instructions[row] for row in rows], [pairs.responses[row] for row in rows]
+                yield scorable.instructions, scorable.responses
 
     def _embedded(self, dataset: "Dataset | IterableDataset", batch_size: int, order: NDArray[np.intp]) -> Vectors:
         """Vectors of the scorable rows, each at its place in ``order``: shape (len(order), width)."""
@@ -241,7 +226,9 @@ class KNNDistance(Indicator):
         for texts in self._scorable(dataset, batch_size):
             vectors = self.vectors(*texts)
             if not start:
-                matrix = _room((len(order), vectors.shape[1]), mapped=len(order) > self.exact_limit)
+                shape = (len(order), vectors.shape[1])
+                mapped = len(order) > self.exact_limit
+                matrix = matrix_in_cache(shape) if mapped else np.empty(shape, dtype=np.float32)
             matrix[place[start : start + len(vectors)]] = vectors
             start += len(vectors)
         return matrix
@@ -267,6 +254,7 @@ class KNNDistance(Indicator):
     def _digest(self, keys: Keys) -> str:
         """Which rows under which settings: 32 hex digits."""
         settings = {**self.settings(), "embedder": asdict(self.embedder), "version": self.version}
+        # The weights and not the name: a folder or a branch may hold others the next time.
         settings["embedder"]["model"] = self.embedder.weights()
         digest = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
         digest.update(keys.tobytes())
@@ -281,10 +269,12 @@ class FittedKNNDistance(Indicator):
     lie in one file of the cache folder, which every process that uses the indicator must see.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         knn: The settings.
         rows: Scorable rows of the fitted dataset.
         digest: Which rows under which settings; names the file.
+
+    Raises:
+        NotFittedError: While scoring: the fitted state is not in this machine's cache folder.
     """
 
     version: ClassVar[str] = KNNDistance.version
@@ -294,8 +284,8 @@ class FittedKNNDistance(Indicator):
     digest: str
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """``im_knn_<k>``."""
         return self.knn.writes
 
     @property
@@ -306,29 +296,21 @@ class FittedKNNDistance(Indicator):
     @property
     def path(self) -> Path:
         """The file of the fitted state."""
-        return cache_folder() / "knn" / f"{self.digest}.npys"
+        return knn_folder() / f"{self.digest}.npys"
 
+    @override
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> Mapping[str, ArrayLike]:
-        """Distances, shape (n,), float64, ≥ 0.
-
-        Args:
-            instructions: Non-blank texts, shape (n,).
-            responses: Non-blank texts, shape (n,).
-
-        Raises:
-            NotFittedError: The fitted state is not in this machine's cache folder.
-            ModelError: A row is new and the embedder's model cannot be had.
-        """
-        state = _read_state(self.path)
-        distances, known = state.look_up(pair_keys(instructions, responses))
-        new = np.flatnonzero(~known).tolist()
+        state, keys = _read_state(self.path), pair_keys(instructions, responses)
+        places = np.minimum(np.searchsorted(state.keys, keys), len(state.keys) - 1)
+        distances = state.distances[places]
+        new = np.flatnonzero(state.keys[places] != keys).tolist()
         if new:
             vectors = self.knn.vectors([instructions[row] for row in new], [responses[row] for row in new])
             distances[new] = distances_to(vectors, _space(self.path, self.knn.metric), self.knn.k)
         return {self.writes[0]: distances}
 
+    @override
     def settings(self) -> dict[str, Any]:
-        """The settings as plain data for a record, without the columns."""
         return {**self.knn.settings(), "fitted_rows": self.rows, "fitted_digest": self.digest}
 
 
@@ -338,11 +320,6 @@ class _State(NamedTuple):
     keys: Keys
     distances: Floats
     vectors: Vectors
-
-    def look_up(self, keys: Keys) -> tuple[Floats, NDArray[np.bool_]]:
-        """Distances of some rows, and which of them are here: each of shape (len(keys),)."""
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return self.distances[places], self.keys[places] == keys
 
 
 def pair_keys(instructions: Sequence[str], responses: Sequence[str]) -> Keys:
@@ -362,26 +339,14 @@ def _pair_key(instruction: str, response: str) -> bytes:
     return blake2b(content, digest_size=KEY_BYTES).digest()
 
 
-def _room(shape: tuple[int, int], *, mapped: bool) -> Vectors:
-    """An empty matrix, in memory or in a nameless file of the cache folder, which goes when the matrix does."""
-    if not mapped:
-        return np.empty(shape, dtype=np.float32)
-    folder = cache_folder() / "knn"
-    with output_errors(folder, _remedy(shape[0] * shape[1] * 4)):
-        return mapped_room(folder, shape)
-
-
-def _remedy(size: int) -> str:
-    return f"set IM_DATASETS_CACHE to a folder with {size / 2**20:.0f} MiB of room"
-
-
 def _write_state(path: Path, keys: Keys, distances: Floats, vectors: Vectors) -> None:
     """Write the three arrays one after the other."""
-    with output_errors(path, _remedy(vectors.nbytes)), written_whole(path) as aside, aside.open("xb") as file:
+    with output_errors(path, remedy(vectors.nbytes)), written_whole(path) as aside, aside.open("xb") as file:
         for array in (keys, distances, vectors):
             np.lib.format.write_array(file, array, allow_pickle=False)
 
 
+# Asked for with every batch.
 @lru_cache(maxsize=4)
 def _read_state(path: Path) -> _State:
     """Keys and distances read, the vectors mapped."""
@@ -389,6 +354,7 @@ def _read_state(path: Path) -> _State:
         with path.open("rb") as file:
             keys = np.lib.format.read_array(file, allow_pickle=False)
             distances = np.lib.format.read_array(file, allow_pickle=False)
+            # The vectors are mapped, so only their header is read; write_array writes version 1 of so short a one.
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             vectors = np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape)

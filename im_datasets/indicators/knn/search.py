@@ -8,18 +8,18 @@ approximate graph instead, and how many of them are right is measured. Knows not
 
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import IndicatorError, OutputError
-from im_datasets.common.storage import cache_folder, is_forked
-from im_datasets.indicators.knn.approximate import SEED, Descent, check_installed, descents, threads
-from im_datasets.indicators.knn.vectors import BLOCK, Matrix, Source, Vectors, mapped_room
+from im_datasets.common.storage import is_forked
+from im_datasets.indicators.knn.approximate import SEED, check_installed, descents, threads
+from im_datasets.indicators.knn.vectors import BLOCK, Matrix, Source, Vectors, knn_folder, matrix_in_cache
 from im_datasets.models.meter import report
 
 Metric = Literal["euclidean", "cosine"]
@@ -58,22 +58,6 @@ class Neighbours(NamedTuple):
     search: dict[str, Any]
 
 
-def knn_distances(vectors: Source, k: int, metric: Metric = "euclidean", exact_limit: int = 100_000) -> Floats:
-    """Distance from each row to its k-th nearest *other* row; see ``search_neighbours``.
-
-    Returns:
-        Shape (n,), float64; NaN for rows that are not finite.
-
-    Raises:
-        IndicatorError: Fewer than k + 1 rows with a finite vector, k below 1, or an unknown metric.
-
-    Example:
-        >>> knn_distances(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32), k=1).tolist()
-        [1.0, 4.242640687119285, 1.0]
-    """
-    return search_neighbours(vectors, k, metric, exact_limit=exact_limit).distances
-
-
 def search_neighbours(
     vectors: Source,
     k: int,
@@ -97,13 +81,10 @@ def search_neighbours(
             distance.
         k: Which neighbour, from 1.
         metric: ``"euclidean"``, or ``"cosine"`` for 1 − cosine, 0 to 2.
-        exact_limit: Above that many rows the neighbours are searched approximately: a distance then is that to
-            the k-th nearest row *found*, never below the true one.
-        recall: The share of the k nearest rows that an approximate search must find, in (0, 1]; it is widened
-            until a sample says so, up to 90 neighbours a row (2k + 10 where that is more) or what the memory allows.
-            Where that is not enough, there is a warning.
-        memory: Bytes that the graph of an approximate search may take; at least 574 a row are taken (more where k
-            is beyond 10), with a warning.
+        exact_limit: As for ``KNNDistance``: above it a distance is that to the k-th nearest row *found*, never below
+            the true one.
+        recall: As for ``KNNDistance``.
+        memory: As ``memory_gib`` of ``KNNDistance``, in bytes.
 
     Returns:
         The distances, and how they were searched. The order of the rows does not matter.
@@ -115,8 +96,8 @@ def search_neighbours(
         MissingExtraError: An approximate search is needed, and pynndescent is not installed.
 
     Example:
-        >>> found = search_neighbours(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32), k=1)
-        >>> found.distances.tolist(), found.search
+        >>> result = search_neighbours(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32), k=1)
+        >>> result.distances.tolist(), result.search
         ([1.0, 4.242640687119285, 1.0], {'method': 'exact'})
     """
     _check(k, metric)
@@ -124,6 +105,7 @@ def search_neighbours(
         raise IndicatorError(f"recall={recall!r}; it must be above 0 and at most 1")
     matrix = Matrix.of(vectors)
     if len(matrix) > exact_limit:
+        # Rows without a distance may leave few enough for an exact search.
         survey = _Survey.of(matrix, metric)
         _check_rows(int(survey.usable.sum()), len(matrix), k)
         if survey.usable.sum() > exact_limit:
@@ -185,7 +167,9 @@ class Space:
             metric: ``"euclidean"`` or ``"cosine"``.
         """
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        lengths = _lengths(vectors)
+        lengths = np.empty(len(vectors))
+        for part in _blocks(len(vectors)):
+            lengths[part] = np.linalg.norm(vectors[part].astype(np.float64), axis=1)
         usable = lengths < TOO_LONG
         if metric == "cosine":
             usable &= lengths > 0
@@ -193,7 +177,10 @@ class Space:
             vectors, lengths = vectors[usable], lengths[usable]
         if metric == "euclidean":
             return cls(metric, vectors, np.ones(len(vectors)), vectors, lengths), usable
-        return cls(metric, vectors, 1 / lengths, _divided(vectors, lengths), np.ones(len(vectors))), usable
+        rounded = np.empty_like(vectors)
+        for part in _blocks(len(vectors)):
+            rounded[part] = vectors[part] / lengths[part, None]
+        return cls(metric, vectors, 1 / lengths, rounded, np.ones(len(vectors))), usable
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -229,29 +216,17 @@ def _distances(metric: Metric, squares: Floats) -> Floats:
     return np.sqrt(squares) if metric == "euclidean" else squares / 2
 
 
-def _lengths(vectors: Vectors) -> Floats:
-    lengths = np.empty(len(vectors))
-    for start in range(0, len(vectors), BLOCK):
-        part = slice(start, start + BLOCK)
-        lengths[part] = np.linalg.norm(vectors[part].astype(np.float64), axis=1)
-    return lengths
-
-
-def _divided(vectors: Vectors, lengths: Floats) -> Vectors:
-    rounded = np.empty_like(vectors)
-    for start in range(0, len(vectors), BLOCK):
-        part = slice(start, start + BLOCK)
-        rounded[part] = vectors[part] / lengths[part, None]
-    return rounded
+def _blocks(rows: int) -> Iterator[slice]:
+    """Slices of ``BLOCK`` rows: what is computed in float64 is in memory for one of them at a time."""
+    return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
 
 
 def _exact(queries: Space, rows: Space, k: int, own: Ints) -> Floats:
     """Squared distance from each query to its k-th nearest row other than ``own``: shape (len(queries),)."""
     squares = np.empty(len(queries))
-    for start in range(0, len(queries), BLOCK):
-        part = slice(start, start + BLOCK)
+    for part in _blocks(len(queries)):
         squares[part] = _exact_block(queries[part], rows, k, own[part])
-        report(min(start + BLOCK, len(queries)), len(queries))
+        report(min(part.stop, len(queries)), len(queries))
     return squares
 
 
@@ -263,8 +238,7 @@ def _exact_block(queries: Space, rows: Space, k: int, own: Ints) -> Floats:
     while len(open_):
         count = min(count, len(rows))
         near, ids = _search(queries.rounded[open_], rows.rounded, count)
-        found = _Found(queries[open_], rows, near, ids, own[open_])
-        kth, reach = found.kth(k)
+        kth, reach = _Proposed(queries[open_], rows, near, ids, own[open_]).kth(k)
         # No row beyond the neighbours asked for can be nearer than the k-th found, nor can any be below 0.
         certain = (near[:, -1] > reach) | (kth == 0) | (count == len(rows))
         squares[open_[certain]] = kth[certain]
@@ -274,7 +248,7 @@ def _exact_block(queries: Space, rows: Space, k: int, own: Ints) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Proposed:
     """Neighbours that the fast search proposes: for each query, rows and rounded squared distances.
 
     Attributes:
@@ -341,10 +315,11 @@ class _Survey:
         usable = np.zeros(len(matrix), dtype=np.bool_)
         digests = np.empty(len(matrix), dtype="V16")
         for start, block in matrix.blocks():
-            space, known = Space.of(block, metric)
-            usable[start : start + len(block)] = known
-            found = [blake2b(row, digest_size=16).digest() for row in space.rounded]
-            digests[start + np.flatnonzero(known)] = np.array(found, dtype="V16")
+            space, finite = Space.of(block, metric)
+            usable[start : start + len(block)] = finite
+            # Digests find equal rows without holding or sorting the vectors.
+            own = [blake2b(row, digest_size=16).digest() for row in space.rounded]
+            digests[start + np.flatnonzero(finite)] = np.array(own, dtype="V16")
         # As two integers: numpy sorts those several times as fast as bytes.
         halves = digests[usable].view(np.uint64).reshape(-1, 2)
         order = np.lexsort((halves[:, 1], halves[:, 0]))
@@ -359,7 +334,7 @@ def _approximate(
     matrix: Matrix, survey: _Survey, metric: Metric, k: int, exact_limit: int, recall: float, memory: int
 ) -> tuple[Floats, dict[str, Any]]:
     """Squared distance from each usable row to its k-th nearest other row found, and how they were searched."""
-    space = _kinds(matrix, survey, metric)
+    space = _space_in_files(matrix, survey.first, metric)
     count = min(k + 1 + MARGIN, len(space))
     graph: NDArray[Any]
     if len(space) <= max(exact_limit, 4 * descents(len(space), count, memory)[0].neighbours):
@@ -378,38 +353,20 @@ def check_room() -> None:
         OutputError: The cache folder cannot be written.
     """
     check_installed()
-    folder = cache_folder() / "knn"
     try:
-        mapped_room(folder, (1, 1))
-    except OSError as error:
+        matrix_in_cache((1, 1))
+    except OutputError as error:
         raise OutputError(
-            f"cannot write to {folder} ({error.strerror}), where the search for neighbours among so many rows puts "
-            "their vectors; set IM_DATASETS_CACHE to a folder with room for them"
+            f"cannot write to {knn_folder()} ({error.__cause__}), where the search for neighbours among so many rows "
+            "puts their vectors; set IM_DATASETS_CACHE to a folder with room for them"
         ) from error
 
 
-def _kinds(matrix: Matrix, survey: _Survey, metric: Metric) -> "Space":
-    """One row of each kind as a space whose vectors lie in nameless files.
-
-    Raises:
-        OutputError: The cache folder has no room for them.
-    """
-    folder = cache_folder() / "knn"
-    try:
-        return _space_in_files(folder, matrix, survey.first, metric)
-    except OSError as error:
-        needed = len(survey.first) * matrix.width * 4 * (1 if metric == "euclidean" else 2) / 2**20
-        raise OutputError(
-            f"cannot write vectors to {folder} ({error.strerror}); set IM_DATASETS_CACHE to a folder with "
-            f"{needed:.0f} MiB of room"
-        ) from error
-
-
-def _space_in_files(folder: Path, matrix: Matrix, rows: Ints, metric: Metric) -> "Space":
+def _space_in_files(matrix: Matrix, rows: Ints, metric: Metric) -> Space:
     """Some rows, all of which have distances, as a space; read in their order, written to their places in ``rows``."""
-    shape = (len(rows), matrix.width)
-    vectors = mapped_room(folder, shape)
-    rounded = vectors if metric == "euclidean" else mapped_room(folder, shape)
+    shape, matrices = (len(rows), matrix.width), 1 if metric == "euclidean" else 2
+    vectors = matrix_in_cache(shape, matrices)
+    rounded = vectors if metric == "euclidean" else matrix_in_cache(shape, matrices)
     scale, norms = np.ones(len(rows)), np.ones(len(rows))
     place = np.full(len(matrix), -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
@@ -423,22 +380,25 @@ def _space_in_files(folder: Path, matrix: Matrix, rows: Ints, metric: Metric) ->
     return Space(metric, vectors, scale, rounded, norms)
 
 
-def _descend(
-    space: "Space", k: int, count: int, recall: float, memory: int
-) -> tuple[NDArray[np.int32], dict[str, Any]]:
+def _descend(space: Space, k: int, count: int, recall: float, memory: int) -> tuple[NDArray[np.int32], dict[str, Any]]:
     """Near rows of each row, shape (n, count), from the first descent that finds enough of a sample's neighbours."""
     check_installed()
     tries = descents(len(space), count, memory)
-    _check_memory(tries[0], len(space), memory)
+    if (needed := tries[0].bytes_per_point() * len(space)) > memory:
+        warnings.warn(
+            f"the approximate search takes {needed / 2**30:.2g} GiB for the graph of {len(space)} rows at least, more "
+            f"than the {memory / 2**30:.2g} GiB allowed (memory_gib); score fewer rows where there is no room for it",
+            stacklevel=2,
+        )
     sample = np.sort(np.random.default_rng(SEED).choice(len(space), min(SAMPLE, len(space)), replace=False))
     nearest = _scan(space, sample, k + 1)
     for descent in tries:
         # Cut at once: what is not wide enough is not held beside the next descent.
         graph = np.ascontiguousarray(descent.run(space.rounded)[:, :count])
-        found = _recall(graph[sample], nearest, sample)
+        share = _recall(graph[sample], nearest, sample)
         search = {
             "method": "nn-descent",
-            "recall": round(found, 5),
+            "recall": round(share, 5),
             "recall_asked": recall,
             "sample": len(sample),
             "seed": SEED,
@@ -447,28 +407,17 @@ def _descend(
             "threads": threads(),
             "graph_bytes": descent.bytes_per_point() * len(space),
         }
-        if found >= recall:
+        if share >= recall:
             break
     else:
         widest = descents(len(space), count, sys.maxsize)[-1]
         advice = "allow it more memory (memory_gib), or " if tries[-1].neighbours < widest.neighbours else ""
         warnings.warn(
-            f"the approximate search found {found:.1%} of the {k} nearest rows, fewer than the {recall:.1%} asked for; "
+            f"the approximate search found {share:.1%} of the {k} nearest rows, fewer than the {recall:.1%} asked for; "
             f"{advice}raise exact_limit above {len(space)}",
             stacklevel=2,
         )
     return graph, search
-
-
-def _check_memory(least: Descent, rows: int, memory: int) -> None:
-    """Say so where even the least descent takes more than it is allowed."""
-    needed = least.bytes_per_point() * rows
-    if needed > memory:
-        warnings.warn(
-            f"the approximate search takes {needed / 2**30:.2g} GiB for the graph of {rows} rows at least, more than "
-            f"the {memory / 2**30:.2g} GiB allowed (memory_gib); score fewer rows where there is no room for it",
-            stacklevel=2,
-        )
 
 
 def _recall(graph: NDArray[np.int32], nearest: Ints, rows: Ints) -> float:
@@ -480,33 +429,33 @@ def _recall(graph: NDArray[np.int32], nearest: Ints, rows: Ints) -> float:
     return float(held[others].mean())
 
 
-def _scan(space: "Space", rows: Ints, count: int) -> Ints:
+def _scan(space: Space, rows: Ints, count: int) -> Ints:
     """The ``count`` rows nearest to some rows, nearest first, themselves among them, by comparing with all of them.
 
     In float32, so that of rows equally far, but for rounding, either may come first.
     """
-    found = np.empty((len(rows), count), dtype=np.int64)
-    for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
-        queries = space.rounded[part]
-        near, ids = np.full((len(part), count), np.inf, dtype=np.float32), np.full((len(part), count), -1)
+    nearest = np.empty((len(rows), count), dtype=np.int64)
+    for part in _blocks(len(rows)):
+        queries = space.rounded[rows[part]]
+        near, ids = np.full((len(queries), count), np.inf, dtype=np.float32), np.full((len(queries), count), -1)
         for first in range(0, len(space), SCAN):
             scanned = space.rounded[first : first + SCAN]
             squares, places = _search(queries, scanned, min(count, len(scanned)))
             near, ids = np.concatenate([near, squares], axis=1), np.concatenate([ids, places + first], axis=1)
             order = np.argsort(near, axis=1, kind="stable")[:, :count]
             near, ids = np.take_along_axis(near, order, 1), np.take_along_axis(ids, order, 1)
-        found[start : start + BLOCK] = ids
-    return found
+        nearest[part] = ids
+    return nearest
 
 
-def _kth_of_graph(space: "Space", graph: NDArray[Any], copies: Ints, k: int) -> Floats:
+def _kth_of_graph(space: Space, graph: NDArray[Any], copies: Ints, k: int) -> Floats:
     """Squared distance from each kind of row to its k-th nearest other row in the graph: shape (len(space),)."""
     squares = np.empty(len(space))
-    for start in range(0, len(space), BLOCK):
-        kinds = np.arange(start, min(start + BLOCK, len(space)))
+    for part in _blocks(len(space)):
+        kinds = np.arange(part.start, min(part.stop, len(space)))
         squares[kinds] = _walk(space, graph[kinds].astype(np.int64), copies, kinds, k)
         report(int(kinds[-1]) + 1, len(space))
+    # Where the graph holds too few neighbours to reach the k-th, all rows are gone through.
     few = np.flatnonzero(np.isinf(squares))
     if len(few):
         near = _scan(space, few, min(k + 1 + MARGIN, len(space)))
@@ -514,11 +463,11 @@ def _kth_of_graph(space: "Space", graph: NDArray[Any], copies: Ints, k: int) -> 
     return squares
 
 
-def _walk(space: "Space", found: Ints, copies: Ints, kinds: Ints, k: int) -> Floats:
-    """Squared distance to the k-th nearest row found, infinite where fewer were: shape (len(kinds),)."""
-    query, place = np.nonzero((found >= 0) & (found != kinds[:, None]))
-    kind = found[query, place]
-    near = np.full((len(kinds), found.shape[1] + 1), np.inf)
+def _walk(space: Space, neighbours: Ints, copies: Ints, kinds: Ints, k: int) -> Floats:
+    """Squared distance to the k-th nearest row among neighbours, infinite where they are fewer: shape (len(kinds),)."""
+    query, place = np.nonzero((neighbours >= 0) & (neighbours != kinds[:, None]))
+    kind = neighbours[query, place]
+    near = np.full((len(kinds), neighbours.shape[1] + 1), np.inf)
     near[query, place] = _pair_squares(space, kinds[query], space, kind)
     rows = np.zeros(near.shape, dtype=np.int64)
     rows[query, place] = copies[kind]
@@ -545,6 +494,7 @@ def _search(queries: Vectors, rows: Vectors, count: int) -> tuple[Vectors, Ints]
     import faiss
 
     if is_forked():
+        # OpenMP threads of the parent do not live on in a fork; faiss would wait for them for ever.
         faiss.omp_set_num_threads(1)
     near, ids = faiss.knn(queries, rows, count)
     return near, ids

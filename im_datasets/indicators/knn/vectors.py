@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import IndicatorError
+from im_datasets.common.storage import cache_folder, output_errors
 
 Vectors = NDArray[np.float32]
 Source = NDArray[np.floating[Any]] | Sequence[str | Path | NDArray[np.floating[Any]]]
@@ -79,8 +80,8 @@ class Matrix:
             >>> Matrix.of(parts).take(np.array([2, 0])).tolist()
             [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
         """
-        given = [source] if isinstance(source, np.ndarray) else source
-        parts = tuple(VectorFile.of(part) if isinstance(part, str | Path) else part for part in given)
+        several = [source] if isinstance(source, np.ndarray) else source
+        parts = tuple(VectorFile.of(part) if isinstance(part, str | Path) else part for part in several)
         shapes = sorted({part.shape[1:] for part in parts})
         if len(shapes) != 1 or len(shapes[0]) != 1:
             raise IndicatorError(f"vectors of shapes {[p.shape for p in parts][:4]}; pass matrices of one width")
@@ -114,31 +115,41 @@ class Matrix:
         taken = np.empty((len(rows), self.width), dtype=np.float32)
         part_of = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(part_of).tolist():
-            here = part_of == number
-            taken[here] = self.parts[number][rows[here] - self.starts[number]]
+            in_part = part_of == number
+            taken[in_part] = self.parts[number][rows[in_part] - self.starts[number]]
         return taken
 
 
-def mapped_room(folder: Path, shape: tuple[int, int]) -> Vectors:
-    """An empty matrix in a nameless file, which goes when the matrix does, whatever ends the process.
+def knn_folder() -> Path:
+    """Where the states of fitted indicators lie, and the vectors of a search while it runs."""
+    return cache_folder() / "knn"
 
-    Its room on the disk is taken now: were the disk full later, writing to the mapping would end the process.
+
+def matrix_in_cache(shape: tuple[int, int], matrices: int = 1) -> Vectors:
+    """An empty matrix in a nameless file of the cache folder; it goes when the matrix does, whatever ends the process.
 
     Args:
-        folder: Of the file; made where missing.
         shape: Rows and width.
+        matrices: How many such matrices the caller needs, for the message.
 
     Raises:
-        OSError: The folder cannot be written or has no room for it.
+        OutputError: The folder cannot be written or has no room for it.
     """
     size = shape[0] * shape[1] * np.dtype(np.float32).itemsize
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-        return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+    with output_errors(f"vectors to {knn_folder()}", remedy(size * matrices)):
+        knn_folder().mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=knn_folder()) as file:
+            # Room on the disk is taken now: were the disk full later, writing to the mapping would end the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+
+
+def remedy(size: int) -> str:
+    """What helps where so many bytes cannot be written to the cache folder."""
+    return f"set IM_DATASETS_CACHE to a folder with {size / 2**20:.0f} MiB of room"
 
 
 def _mapped(path: str | Path) -> NDArray[Any]:

@@ -95,6 +95,7 @@ def causal_scorer(loaded: Loaded, prefix: Sequence[int] = ()) -> CausalScorer:
     model: Any = loaded.model
     body, name = model.base_model, loaded.checkpoint.model
     with torch.inference_mode():
+        # Two rows with the same first four tokens: states there differ only where a model looks ahead.
         ids = torch.arange(2, 10, device=loaded.device).repeat(2, 1)
         ids[1, 4:] += 1
         states = _states(body, ids)
@@ -114,8 +115,8 @@ def causal_scorer(loaded: Loaded, prefix: Sequence[int] = ()) -> CausalScorer:
 
 def _states(body: Callable[..., Any], ids: "torch.Tensor", cache: Any = None) -> "torch.Tensor":
     """Last hidden states, shape (batch, length, width)."""
-    given = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
-    states: torch.Tensor = body(input_ids=ids, **given).last_hidden_state
+    settings = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
+    states: torch.Tensor = body(input_ids=ids, **settings).last_hidden_state
     return states
 
 
@@ -128,8 +129,8 @@ def _find_logits(model: Any, ids: "torch.Tensor", states: "torch.Tensor") -> Log
     head = model.get_output_embeddings()
     # Bit for bit: a soft cap changes small logits by less than any tolerance.
     if head is not None and torch.equal(head(states), logits):
-        found: Logits = head
-        return found
+        exact: Logits = head
+        return exact
     rest = _without_body(model)
     return rest if _close(rest(states), logits) else None
 
@@ -149,8 +150,8 @@ def _without_body(model: Any) -> Logits:
 
     def logits(states: torch.Tensor) -> torch.Tensor:
         batch = states if states.ndim == 3 else states[None]
-        found: torch.Tensor = rest(inputs_embeds=batch, use_cache=False).logits
-        return found.reshape(*states.shape[:-1], -1)
+        scores: torch.Tensor = rest(inputs_embeds=batch, use_cache=False).logits
+        return scores.reshape(*states.shape[:-1], -1)
 
     return logits
 
@@ -163,6 +164,7 @@ def _prefix(body: Callable[..., Any], prefix: Sequence[int], probe: "torch.Tenso
     start = torch.tensor([list(prefix)], device=probe.device)
     cache: Any = getattr(body(input_ids=start, use_cache=True), "past_key_values", None)
     layers: list[Any] = cache.layers if type(cache) is DynamicCache else []
+    # Other layers, those with a sliding window among them, do not keep every token.
     if any(type(layer) is not DynamicLayer for layer in layers):
         return ()
     kept = tuple((layer.keys, layer.values) for layer in layers)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
@@ -62,16 +63,12 @@ class _Likelihood(ModelIndicator):
         super().__post_init__()
         check_template(self.template)
 
+    @override
     def engine(self) -> Engine:
-        """How pairs of context and response become sums of negative log-likelihoods.
-
-        Raises:
-            ModelError: The model cannot be had, is not causal, lacks weights, a start token or the chat template.
-        """
         return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
+    @override
     def space(self) -> dict[str, Any]:
-        """The template; None is a matter of the model."""
         return {"likelihood": VERSION, "template": TEMPLATES.get(self.template or "", self.template)}
 
 
@@ -79,19 +76,16 @@ class _Likelihood(ModelIndicator):
 class Perplexity(_Likelihood):
     """Writes ``im_perplexity``: exp of the mean negative log-likelihood of the response's tokens; 1 or more.
 
+    NaN where a response has no tokens, or the model gives no finite number.
+
     The authors of InstructMining take ``meta-llama/Llama-2-7b-hf``. Whether they show it the instruction is not
-    known; here it is shown unless ``condition_on_instruction`` is False.
+    known; here it is shown unless ``condition_on_instruction`` is False. What runs the model, and where, is set as for
+    every ``ModelIndicator``.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         model: A causal language model: an id of the Hub, or a local folder.
-        revision: Branch, tag or commit of a Hub model; None is the default branch.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
         max_tokens: Tokens read of context and response together; None is the model's own limit, or 2,048 where it
             has none.
-        trust_remote_code: Whether code in the model's repository may run.
-        compile: Whether the model goes through ``torch.compile``.
         template: ``"alpaca"``, ``"chat"`` (the tokenizer's), ``"plain"`` or a text with ``{instruction}`` in it; None
             is the chat template where the tokenizer has one, else Alpaca's. A chat template is given the turns, the
             others one text of them. Turns that it refuses or drops make the row NaN.
@@ -99,6 +93,7 @@ class Perplexity(_Likelihood):
 
     Raises:
         IndicatorError: The template is unknown, or ``max_tokens`` leaves no room for text.
+        ModelError: While scoring: the model is not causal, or lacks a start token or the chat template.
 
     Source: Cao et al. (2023), "Instruction Mining", arXiv 2307.06290, table of indicators; definition as in
     ``evaluate``'s module ``perplexity`` with a start token.
@@ -109,23 +104,12 @@ class Perplexity(_Likelihood):
     condition_on_instruction: bool = True
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """Names of the columns a call returns."""
         return ("im_perplexity",)
 
+    @override
     def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
-        """Perplexity of each response.
-
-        Args:
-            pairs: n scorable pairs.
-
-        Returns:
-            ``im_perplexity``: shape (n,), 1 or more; NaN where a response has no tokens, the chat template refuses
-            its turns, or the model gives no finite number.
-
-        Raises:
-            ModelError: The model cannot be had, is of another kind, or lacks weights.
-        """
         contexts = pairs.contexts if self.condition_on_instruction else [()] * len(pairs)
         computed = self.compute(list(zip(contexts, pairs.responses, strict=True)))
         if not self.condition_on_instruction:
@@ -148,45 +132,22 @@ class Perplexity(_Likelihood):
 class IFD(_Likelihood):
     """Writes ``im_ifd``: the response's perplexity after its instruction, over its perplexity by itself.
 
-    1 or more: the instruction does not help to foresee the response, the two do not belong together. Below, the
-    higher the harder. Both passes read the same tokens of the response.
+    Above 0; NaN where one of the two is. 1 or more: the instruction does not help to foresee the response, the two do
+    not belong together. Below, the higher the harder. Both passes read the same tokens of the response.
 
-    Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
-        model: A causal language model: an id of the Hub, or a local folder.
-        revision: Branch, tag or commit of a Hub model; None is the default branch.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
-        max_tokens: Tokens read of context and response together; None is the model's own limit, or 2,048 where it
-            has none.
-        trust_remote_code: Whether code in the model's repository may run.
-        compile: Whether the model goes through ``torch.compile``.
-        template: As for ``Perplexity``.
-
-    Raises:
-        IndicatorError: The template is unknown, or ``max_tokens`` leaves no room for text.
+    The settings are those of ``Perplexity``, but for ``condition_on_instruction``; so are the errors.
 
     Source: Li et al. (2023), "From Quantity to Quality", arXiv 2308.12032; Li et al. (2024), "Superfiltering", arXiv
     2402.00530, for the small model.
     """
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """Names of the columns a call returns."""
         return ("im_ifd",)
 
+    @override
     def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
-        """IFD of each pair; both passes of all pairs in one visit of the model.
-
-        Args:
-            pairs: n scorable pairs.
-
-        Returns:
-            ``im_ifd``: shape (n,), above 0; NaN where one of the two perplexities is.
-
-        Raises:
-            ModelError: The model cannot be had, is of another kind, or lacks weights.
-        """
         number = len(pairs)
         after: list[Item] = list(zip(pairs.contexts, pairs.responses, strict=True))
         alone: list[Item] = [((), response) for response in pairs.responses]
@@ -210,6 +171,7 @@ def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(raised), raised, np.nan)
 
 
+# Making one tries the model's shortcuts and reads the constant beginning: too long for every batch.
 @lru_cache(maxsize=4)
 def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
     return likelihood_runner(checkpoint.load(), template, max_tokens)
@@ -319,8 +281,8 @@ class _Reader:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         # verbose=False: a text longer than the model reads is cut here, which needs no warning.
-        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return found
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
 
 def _reader(loaded: Loaded, template: str | None, max_tokens: int | None) -> _Reader:

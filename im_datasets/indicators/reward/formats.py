@@ -38,6 +38,7 @@ PROMPTER, ASSISTANT, SYSTEM, END = "<|prompter|>", "<|assistant|>", "<|system|>"
 
 _TURN_JOIN = "\n\n"
 _CANNOT_CHAT = "the tokenizer's chat template cannot write a question and its answer"
+# In no row: stands for the response where its place in a rendered conversation is sought.
 _STAND_IN = "im-datasets:response:8d1f"
 _CHAT_ROLES = {"system": "system", "assistant": "assistant", "tool": "tool", "tool call": "assistant"}
 
@@ -278,15 +279,15 @@ def fold(turns: Spoken, *, keep_system: bool = False) -> Spoken:
         >>> fold((("system", "Be brief."), ("user", "Why?")))
         (('user', 'Be brief.\n\nWhy?'),)
     """
-    found: list[tuple[str, str]] = []
+    folded: list[tuple[str, str]] = []
     for role, text in turns:
         system = keep_system and role == "system"
         side = "system" if system else "assistant" if _CHAT_ROLES.get(role) == "assistant" else "user"
-        if found and found[-1][0] == side:
-            found[-1] = (side, found[-1][1] + _TURN_JOIN + text)
+        if folded and folded[-1][0] == side:
+            folded[-1] = (side, folded[-1][1] + _TURN_JOIN + text)
         else:
-            found.append((side, text))
-    return tuple(found)
+            folded.append((side, text))
+    return tuple(folded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,23 +300,24 @@ class _TextFormat(Format):
 
     def tokenize(self, items: Sequence[Spoken]) -> list[Tokens]:
         texts = [self.wording.text(item) for item in items]
-        found = _encode(self.tokenizer, [text or "" for text in texts], special=self.wording.special)["input_ids"]
-        return [self._tokens(item, text, ids) for item, text, ids in zip(items, texts, found, strict=True)]
+        sequences = _encode(self.tokenizer, [text or "" for text in texts], special=self.wording.special)["input_ids"]
+        return [self._tokens(item, text, ids) for item, text, ids in zip(items, texts, sequences, strict=True)]
 
     def _tokens(self, item: Spoken, text: str | None, ids: list[int]) -> Tokens:
         if text is None or not ids:
             return Tokens([0], group=REFUSED)
+        # A chat template writes the beginning token, and some tokenizers add it once more.
         doubled = ids[0] == self.tokenizer.bos_token_id and ids[:1] == ids[1:2]
         if len(ids) - doubled <= self.limit:
             return Tokens(ids[doubled:], start=len(ids) - doubled)
-        pieces = cut(self._pieces(item, text, doubled), self.limit)
-        short = list(chain(*pieces))
+        short = list(chain(*cut(self._pieces(item, text, doubled), self.limit)))
         return Tokens(short, start=len(short), truncated=True)
 
     def _pieces(self, item: Spoken, text: str, doubled: int) -> Pieces:
         encoding = _encode(self.tokenizer, [text], special=self.wording.special, return_offsets_mapping=True)
         ids, owners = encoding["input_ids"][0][doubled:], encoding.sequence_ids(0)[doubled:]
         begins = [begin for begin, _ in encoding["offset_mapping"][0][doubled:]]
+        # Special tokens of the tokenizer's own belong to no text; a template's beginning token is text to it.
         head = int(ids[0] == self.tokenizer.bos_token_id)
         while head < len(ids) and owners[head] is None:
             head += 1
@@ -346,6 +348,7 @@ class _PairFormat(Format):
         second = [place for place, owner in enumerate(owners) if owner == 1]
         if not first or not second:
             return Tokens([0], group=REFUSED)
+        # Between the texts, before and after them, stand the special tokens.
         edges = [0, first[0], first[-1] + 1, second[0], second[-1] + 1, len(ids)]
         pieces = Pieces(*(ids[start:stop] for start, stop in pairwise(edges)))
         truncated = len(ids) > self.limit
@@ -355,7 +358,7 @@ class _PairFormat(Format):
         return Tokens(list(chain(*pieces)), start=before, truncated=truncated)
 
 
-def _encode(tokenizer: "PreTrainedTokenizerBase", *texts: list[str], special: bool, **asked: Any) -> Any:
+def _encode(tokenizer: "PreTrainedTokenizerBase", *texts: list[str], special: bool, **options: Any) -> Any:
     """Whole texts as the tokenizer reads them; several at a time, never cut or padded."""
     return tokenizer(
         *texts,
@@ -365,11 +368,11 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", *texts: list[str], special: bo
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,
-        **asked,
+        **options,
     )
 
 
 def _knows(tokenizer: "PreTrainedTokenizerBase", *markers: str) -> bool:
     """Whether these are single tokens of the tokenizer."""
-    known = tokenizer.get_vocab()
-    return all(marker in known for marker in markers)
+    vocabulary = tokenizer.get_vocab()
+    return all(marker in vocabulary for marker in markers)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 UNBOUNDED_TOKENS = 2048
 """Tokens read of an input by a model whose positions have no end, unless ``max_tokens`` says otherwise."""
 
-_EVEN: WeakSet[Any] = WeakSet()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reward(ModelIndicator):
@@ -35,21 +33,17 @@ class Reward(ModelIndicator):
     Any sequence-classification model with one label serves. The score is the bare logit that the model gives for the
     one sequence without padding; in bfloat16 or float16 it is rounded as the model rounds it. A causal model is
     pooled where its own class pools it, the last token that is not its padding token; the Open-Assistant Pythia
-    models at the last token whichever it is.
+    models at the last token whichever it is. NaN where the answer is not finite, or the template refuses the turns.
 
     An over-long pair loses the beginning of its prompt, down to 256 tokens or a quarter of what the model reads, then
-    the end of its response, and never the tokens that the score is read from (see ``reward_format``).
+    the end of its response, and never the tokens that the score is read from (see ``formats``).
+
+    What runs the model, and where, is set as for every ``ModelIndicator``.
 
     Attributes:
-        columns: Where instruction and response stand; None finds them by the names of the columns.
         model: A model id of the Hub, or a local folder.
-        revision: Branch, tag or commit of a Hub model; None is the default branch.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
         max_tokens: Tokens read of a pair, template included; None is the model's own limit, or ``UNBOUNDED_TOKENS``
             where its positions have no end.
-        trust_remote_code: Whether code in the model's repository may run.
-        compile: Whether the model goes through ``torch.compile``.
         template: How a pair is written. ``"oasst"``: ``<|prompter|>x<|endoftext|><|assistant|>y<|endoftext|>``, earlier
             turns in the same way; ``"chat"``: the tokenizer's chat template; ``"pair"``: the two texts of a pair, as
             an encoder reads them; ``"plain"``: instruction, blank line, response; or a text with ``{instruction}`` and
@@ -74,19 +68,12 @@ class Reward(ModelIndicator):
         check_template(self.template)
 
     @property
+    @override
     def writes(self) -> tuple[str, ...]:
-        """Names of the columns a call returns."""
         return ("im_reward",)
 
+    @override
     def score_turns(self, pairs: Pairs) -> Mapping[str, ArrayLike]:
-        """Score scorable pairs.
-
-        Returns:
-            One float per pair; NaN where the model's answer is not finite, or its template refuses the turns.
-
-        Raises:
-            ModelError: The model cannot be had, is of another kind, or lacks weights.
-        """
         items: list[Spoken] = [
             (*context, ("assistant", response))
             for context, response in zip(pairs.contexts, pairs.responses, strict=True)
@@ -95,20 +82,16 @@ class Reward(ModelIndicator):
         count(truncated=int(np.count_nonzero(computed.truncated)))
         return {"im_reward": computed.values[:, 0]}
 
+    @override
     def engine(self) -> Engine:
-        """How turns become a score with the loaded model; see ``ModelIndicator.engine``."""
         return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
+    @override
     def space(self) -> dict[str, Any]:
-        """What a score depends on beside the model."""
         return {"indicator": "reward", "version": self.version, "template": self.template}
 
+    @override
     def describe(self) -> dict[str, Any]:
-        """Model id, revision, dtype, device and template as they are resolved here, for a record.
-
-        Raises:
-            ModelError: The model cannot be had.
-        """
         return super().describe() | {"template": self.template or _chosen_template(self.checkpoint.resolve())}
 
 
@@ -125,6 +108,7 @@ def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None
         tokenize=open_format(chosen, loaded.tokenizer, limit).tokenize,
         forward=_forward(loaded, pair=chosen == "pair"),
         width=1,
+        # Without a padding token any id will do: the mask hides it.
         pad_id=0 if padding is None else padding,
         device=loaded.device,
         budget=loaded.budget,
@@ -165,6 +149,7 @@ def _forward(loaded: Loaded, *, pair: bool) -> Callable[[TensorBatch], "torch.Te
     padding token the class takes the last place and refuses batches, so the head is applied here.
     """
     accepted = inspect.signature(type(loaded.model).forward).parameters
+    # One pass needs no keys and values of earlier tokens, and keeping them takes memory.
     settings: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
     typed = pair and _marks_second_text(loaded, accepted)
     unpadded = loaded.model.config.get_text_config().pad_token_id is None and hasattr(loaded.model, "score")
@@ -174,6 +159,7 @@ def _forward(loaded: Loaded, *, pair: bool) -> Callable[[TensorBatch], "torch.Te
 
     def forward(inputs: TensorBatch) -> "torch.Tensor":
         if inputs.group == REFUSED:
+            # Stand-ins of one token; the model has nothing to say of them.
             return inputs.ids.new_full((len(inputs.ids), 1), 0).float().fill_(float("nan"))
         return run(inputs)
 
@@ -187,20 +173,26 @@ def _even_rows(model: Any) -> None:
     """
     import torch
 
-    def again(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        rows = inputs[0].shape[0]
-        if inputs[0].dim() != 2 or inputs[0].device.type != "cpu" or rows % KERNEL_ROWS == 0:
-            return output
-        padded = torch.nn.functional.pad(inputs[0], (0, 0, 0, -rows % KERNEL_ROWS))
-        return torch.nn.functional.linear(padded, layer.weight, layer.bias)[:rows]
-
-    if model in _EVEN:
-        return
-    _EVEN.add(model)
     for name, layer in model.named_modules():
         outside = not name.startswith(f"{model.base_model_prefix}.")
-        if isinstance(layer, torch.nn.Linear) and (outside or "pooler" in name):
-            layer.register_forward_hook(again)
+        # A model is opened once per process and may be asked with several templates: one hook is enough.
+        if (
+            isinstance(layer, torch.nn.Linear)
+            and (outside or "pooler" in name)
+            and _evened not in layer._forward_hooks.values()
+        ):
+            layer.register_forward_hook(_evened)
+
+
+def _evened(layer: "torch.nn.Linear", inputs: tuple["torch.Tensor", ...], output: "torch.Tensor") -> "torch.Tensor":
+    """The output computed again with a number of rows at which each gets the same bits."""
+    from torch.nn import functional
+
+    rows = inputs[0].shape[0]
+    if inputs[0].dim() != 2 or inputs[0].device.type != "cpu" or rows % KERNEL_ROWS == 0:
+        return output
+    padded = functional.pad(inputs[0], (0, 0, 0, -rows % KERNEL_ROWS))
+    return functional.linear(padded, layer.weight, layer.bias)[:rows]
 
 
 def _own_forward(loaded: Loaded, settings: dict[str, Any], *, typed: bool) -> Callable[[TensorBatch], "torch.Tensor"]:

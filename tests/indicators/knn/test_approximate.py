@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from im_datasets.common.errors import MissingExtraError
 from im_datasets.indicators.knn.approximate import COPIES, LEAST, Descent, check_installed, descents
-from im_datasets.indicators.knn.indicator import KNNDistance, knn_distances
-from im_datasets.indicators.knn.search import check_room
+from im_datasets.indicators.knn.indicator import KNNDistance
+from im_datasets.indicators.knn.search import check_room, search_neighbours
 
 ADVICE = r"pip install 'im-datasets\[large\]', or pass KNNDistance\(exact_limit=…\) above the number of rows"
 
@@ -26,8 +26,8 @@ def small_install(monkeypatch):
 @pytest.mark.usefixtures("small_install")
 def test_up_to_the_limit_nothing_of_the_extra_is_needed():
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    exact = knn_distances(vectors, 2)
-    assert np.array_equal(knn_distances(np.repeat(vectors, 3, axis=0), 6, exact_limit=50)[::3], exact)
+    exact = search_neighbours(vectors, 2).distances
+    assert np.array_equal(search_neighbours(np.repeat(vectors, 3, axis=0), 6, exact_limit=50).distances[::3], exact)
     rows = Dataset.from_dict({"instruction": ["Name a fruit."] * 3 + ["Name a hill."], "response": list("aaab")})
     assert KNNDistance(k=1, exact_limit=2).fit(rows)(rows[:2]) == {"im_knn_1": [0.0, 0.0]}
 
@@ -35,7 +35,7 @@ def test_up_to_the_limit_nothing_of_the_extra_is_needed():
 @pytest.mark.usefixtures("small_install")
 def test_beyond_the_limit_a_missing_extra_is_told_before_anything_is_embedded(monkeypatch):
     many = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
-    for search in (check_installed, check_room, lambda: knn_distances(many, 1, exact_limit=8)):
+    for search in (check_installed, check_room, lambda: search_neighbours(many, 1, exact_limit=8)):
         with pytest.raises(MissingExtraError, match=ADVICE):
             search()
     monkeypatch.setattr(KNNDistance, "vectors", lambda *_: pytest.fail("embedded first"))

@@ -27,7 +27,6 @@ from im_datasets.indicators.knn.approximate import Descent
 from im_datasets.indicators.knn.indicator import (
     FittedKNNDistance,
     KNNDistance,
-    knn_distances,
     pair_keys,
 )
 from im_datasets.indicators.knn.search import Space, distances_to, search_neighbours
@@ -36,6 +35,12 @@ from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import embedded_model_folder
 
 INF = float("inf")
+
+
+def knn_distances(
+    vectors: NDArray[np.float32], k: int, metric: str = "euclidean", exact_limit: int = 100_000
+) -> NDArray[np.float64]:
+    return search_neighbours(vectors, k, metric, exact_limit=exact_limit).distances
 
 
 def naive(vectors: NDArray[np.float32], k: int, metric: str = "euclidean") -> NDArray[np.float64]:
@@ -566,7 +571,7 @@ def test_fit_vectors_is_fit_for_rows_already_collected(sentences, cache, monkeyp
 
 def test_second_fit_on_the_same_rows_computes_nothing(monkeypatch):
     fitted = on_line().fit(line("zero", "one", "three"))
-    for name in ("knn_distances", "_write_state"):
+    for name in ("search_neighbours", "_write_state"):
         monkeypatch.setattr(neighbours, name, lambda *_: pytest.fail("computed again"))
     neighbours._read_state.cache_clear()
     assert on_line().fit(line("three", "zero", "one")) == fitted
