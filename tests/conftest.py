@@ -109,6 +109,14 @@ def network_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     _blocked = True
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put ``os.environ`` back: ``Dataset.map(num_proc=2)`` replaces it by a copy, in which nothing would be undone."""
+    own = os.environ
+    yield
+    os.environ = own  # noqa: B003 - the same object as before
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real datasets, which are no part of this repository."""
