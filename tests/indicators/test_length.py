@@ -71,7 +71,7 @@ def test_embedded_needs_neither_network_nor_transformers() -> None:
     program = (
         "import socket, sys\n"
         "socket.socket.connect = socket.getaddrinfo = None\n"
-        "from im_datasets.models.hub_models import load_tokenizer\n"
+        "from im_datasets.models.tokenizers import load_tokenizer\n"
         "assert len(load_tokenizer('embedded')(['An apple.'])[0]) == 3\n"
         "assert 'transformers' not in sys.modules and 'torch' not in sys.modules\n"
     )
