@@ -33,7 +33,7 @@ os.environ |= {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
-    "MKL_DISABLE_FAST_MM": "1",  # as im_datasets.common.storage sets it, here before any test imports torch
+    "MKL_DISABLE_FAST_MM": "1",  # as im_datasets.models.devices sets it, here before any test imports torch
     "IM_DATASETS_STORE": "off",
 }
 

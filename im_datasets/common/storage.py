@@ -25,20 +25,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IM_DATASETS_CACHE") or Path(constants.HF_HOME) / "im_datasets").expanduser()
 
 
-# MKL's own memory pool spins for ever in a process forked from one whose threads used it; malloc is no slower.
-os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
-
-_IMPORTED_IN = os.getpid()
-
-
-def is_forked() -> bool:
-    """True in a process forked from the one that imported this package, as ``Dataset.map(num_proc=2)`` does.
-
-    OpenMP libraries that ran in the parent (torch, faiss) hang there unless they are set to one thread first.
-    """
-    return os.getpid() != _IMPORTED_IN
-
-
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A name aside, for a file or folder that takes its place at the end of the block, or vanishes when that fails.

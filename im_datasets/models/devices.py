@@ -1,12 +1,12 @@
 """Where a model runs and in which precision; threads that do not hang in a forked process."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from im_datasets.common.errors import ModelError
-from im_datasets.common.storage import is_forked
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+# Read here, since it is the process that imports this which the others are forked from.
+_IMPORTED_IN = os.getpid()
 
 _RANK: ContextVar[int | None] = ContextVar("im_datasets_rank", default=None)
 
@@ -28,6 +30,23 @@ def on_rank(rank: int | None) -> Iterator[None]:
         _RANK.reset(token)
 
 
+def is_forked() -> bool:
+    """True in a process forked from the one that imported this package, as ``Dataset.map(num_proc=2)`` does.
+
+    OpenMP libraries that ran in the parent (torch, faiss) hang there unless they are set to one thread first.
+    """
+    return os.getpid() != _IMPORTED_IN
+
+
+def prepare_torch() -> None:
+    """Let processes be forked from this one after torch ran here; call it before torch is imported.
+
+    MKL's own memory pool spins for ever in a process forked from one whose threads used it, and malloc is no slower.
+    """
+    # MKL reads this while torch is imported, and never again.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
+
+
 def choose_device(device: str | None) -> str:
     """The device asked for, or the accelerator where there is one, or the CPU.
 
@@ -36,6 +55,7 @@ def choose_device(device: str | None) -> str:
     Raises:
         ModelError: That is no device, or it is not there.
     """
+    prepare_torch()
     import torch
 
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -58,6 +78,7 @@ def one_thread_per_batch(device: str) -> Iterator[int]:
     waiting for each other, and nearly all of it when another program takes one of their cores. One batch at a
     time on an accelerator, and in a forked process, where torch's own threads are not there any more.
     """
+    prepare_torch()
     import torch
 
     before = torch.get_num_threads()

