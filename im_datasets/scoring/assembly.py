@@ -63,6 +63,7 @@ class Assembly:
         distances = np.full(self.shards.rows, np.nan)
         tables = (self.shards.read(shard) for shard in range(len(self.shards)))
         scorable = np.concatenate([pc.equal(table[UNSCORABLE], "").to_numpy() for table in tables])
+        # Where nobody has k others, nobody has a distance.
         if scorable.sum() <= indicator.k:
             return WholeColumn(distances, {})
         neighbours = indicator.search(self.shards.vectors(name))

@@ -80,7 +80,7 @@ class Progress:
         for name, part in meter.parts.items():
             self._seconds[name] = self._seconds.get(name, 0.0) + part.seconds
         self._draw()
-        left = self._shards.rows - self._resumed - self._rows
+        left, total = self._shards.rows - self._resumed - self._rows, sum(self._seconds.values())
         self.noted(
             "shard",
             shard=shard,
@@ -88,7 +88,7 @@ class Progress:
             rows=self._shards.rows,
             **self.rates,
             seconds_left=round(left * self.elapsed / max(self._rows, 1), 1),
-            share=shares(self._seconds),
+            share={name: round(spent / total, 4) for name, spent in self._seconds.items()} if total else {},
         )
 
     def noted(self, event: str, **facts: Any) -> None:
@@ -128,16 +128,6 @@ def followed(
         yield progress
 
 
-def shares(seconds: dict[str, float]) -> dict[str, float]:
-    """Each part's share of the time, 0 to 1.
-
-    >>> shares({"read": 1.0, "im_mtld": 3.0})
-    {'read': 0.25, 'im_mtld': 0.75}
-    """
-    total = sum(seconds.values())
-    return {part: round(spent / total, 4) for part, spent in seconds.items()} if total else {}
-
-
 @contextmanager
 def opened_log(log: str | Path | IO[str] | None) -> Iterator[IO[str] | None]:
     """Where log lines go: a stream, a file that is added to, or standard error for ``-``.
@@ -145,7 +135,7 @@ def opened_log(log: str | Path | IO[str] | None) -> Iterator[IO[str] | None]:
     Raises:
         OutputError: The file cannot be opened.
     """
-    if log is None or not isinstance(log, str | Path):
+    if not isinstance(log, str | Path):
         yield log
     elif str(log) == "-":
         yield sys.stderr

@@ -64,6 +64,7 @@ def open_shards(
     finally:
         if not any(folder.glob("shard-*.parquet")) and not _is_foreign(folder):
             shutil.rmtree(folder, ignore_errors=True)
+        # Last: from here on another run may begin.
         lock.release()
 
 

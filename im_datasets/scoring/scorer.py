@@ -129,6 +129,7 @@ class _Work:
         """Embed a chunk's texts once, then let every indicator score it."""
         self.reasons += pairs.reasons
         indicators = self.scorer.indicators
+        # The encoders' work and each model's take long; what is left takes next to nothing.
         self.steps.chunk(first, len(pairs), 1 + sum(map(runs_model, indicators)))
         with self.steps.step():
             self._embed(first, pairs)

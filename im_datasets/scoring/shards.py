@@ -5,7 +5,7 @@ each beside it). Files are written aside, flushed and renamed, the Parquet file 
 models or engines.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,12 +53,6 @@ class ShardMeter:
     def tokens(self) -> int:
         """Tokens of all parts."""
         return sum(part.tokens for part in self.parts.values())
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ShardMeter":
-        """A meter from plain data."""
-        parts = {name: Meter(**part) for name, part in data["parts"].items()}
-        return cls(parts, data["workers"], data["engine"], data.get("version"))
 
 
 class ScoredShard(NamedTuple):
@@ -155,7 +149,8 @@ class Shards:
         Raises:
             OutputError: It is not there, or not whole.
         """
-        return ShardMeter.from_dict(read_facts(self.table_path(shard))["meter"])
+        meter = read_facts(self.table_path(shard))["meter"]
+        return ShardMeter(**{**meter, "parts": {name: Meter(**part) for name, part in meter["parts"].items()}})
 
     def vectors(self, column: str) -> list[Path]:
         """The files of an indicator's vectors in row order, without those of shards that have none.

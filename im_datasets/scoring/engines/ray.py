@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, Self
+from typing import Self
 
 import dill
 import pyarrow as pa
@@ -173,6 +173,7 @@ class _Run:
         self.progress.noted("reading", files=isinstance(rows, RowFiles), workers=workers)
         spans = ((shard, self.job.shards.span(shard)) for shard in self.job.missing)
         items = [{"shard": shard, "start": span.start, "stop": span.stop} for shard, span in spans]
+        # A block each, so that an actor takes one shard after another.
         read = from_items(items, override_num_blocks=len(items)).map_batches(
             partial(read_rows, source=self.ray.put(rows)),
             batch_size=1,
@@ -231,13 +232,11 @@ class _Run:
         answers, late = self.ray.wait(list(nodes), num_returns=len(nodes), timeout=SEEN_WITHIN)
         for answer in late:
             self.ray.cancel(answer)
-        return [self._node, *(nodes[answer] for answer in answers if self._is_yes(answer))]
-
-    def _is_yes(self, answer: Any) -> bool:
-        try:
-            return bool(self.ray.get(answer))
-        except self.ray.exceptions.RayError:
-            return False
+        seeing = [self._node]
+        for answer in answers:
+            with suppress(self.ray.exceptions.RayError):
+                seeing += [nodes[answer]] if self.ray.get(answer) else []
+        return seeing
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

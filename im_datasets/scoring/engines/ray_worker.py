@@ -71,6 +71,7 @@ def surroundings(scorer: ShardScorer) -> dict[str, Any]:
 
 def packed(shard: int, message: object) -> pa.Table:
     """A table of one row, as it travels."""
+    # Large: a shard with its vectors may pass the 2 GiB that plain binary holds.
     content = pa.array([pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)], type=pa.large_binary())
     return pa.table({"shard": pa.array([shard], type=pa.int64()), "message": content})
 
