@@ -12,8 +12,8 @@ import numpy as np
 
 from im_datasets.indicators.score_columns import COLUMNS, describe_column
 from im_datasets.report.formatting import format_count, format_number
-from im_datasets.report.plot_style import COLOURS, axes_within, blank, number_axis
-from im_datasets.report.statistics import FloatArray, Scores, finite, rank_correlations
+from im_datasets.report.plot_style import COLOURS, blank, number_axis, styled
+from im_datasets.report.statistics import FloatArray, Scores, finite, rank_correlations, scored_rows
 from im_datasets.rules.linear import LOG_LOSS
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 LENGTHS = ("im_input_length", "im_output_length")
-WIDE, PANEL = 950, 280
-NARROW = 360
+WIDE, NARROW = 950, 360
+"""Widths of the score's histogram, in CSS pixels: shrunk to a telephone, the text of a wide one cannot be read."""
+
+PANEL = 280
 _GROUPS = 10
 
 
@@ -36,8 +38,8 @@ def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
     """
     kept, dropped = finite(scores.kept[LOG_LOSS]), finite(scores.dropped[LOG_LOSS])
     figure = blank(width, 300 if width > 600 else 260)
-    axes = axes_within(figure, left=52, right=12, top=52, bottom=46)
-    _side_labels(figure, len(kept), len(dropped))
+    axes = styled(figure.subplots())
+    _key(figure, len(kept), len(dropped))
     values = np.concatenate([kept, dropped])
     if not len(values):
         _nothing(axes, "no row could be scored")
@@ -64,7 +66,7 @@ def indicator_panel(scores: Scores, name: str, *, width: int = PANEL) -> "Figure
         width: In CSS pixels.
     """
     figure = blank(width, 150)
-    _panel(axes_within(figure, left=12, right=12, top=6, bottom=40), scores, name)
+    _panel(styled(figure.subplots()), scores, name)
     return figure
 
 
@@ -77,25 +79,19 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
     """
     names = scores.indicators
     rows = max(1, -(-len(names) // columns))
-    height = 44 + rows * 196
-    figure = blank(columns * PANEL + 40, height)
+    figure = blank(columns * PANEL + 40, 44 + rows * 196)
     # No panel has more marks than the key says: rows without a value are not drawn.
     drawn = (max((len(finite(side[name])) for name in names), default=0) for side in (scores.kept, scores.dropped))
-    _side_labels(figure, *drawn)
+    _key(figure, *drawn)
     if not names:
-        _nothing(axes_within(figure, left=12, right=12, top=52, bottom=12), "no indicator was run")
-    for place, name in enumerate(names):
-        row, column = divmod(place, columns)
-        left, top = 20 + column * PANEL, 44 + row * 196
-        axes = axes_within(
-            figure,
-            left=left + 12,
-            right=columns * PANEL + 40 - left - PANEL + 12,
-            top=top + 26,
-            bottom=height - top - 150,
-        )
-        _panel(axes, scores, name)
+        _nothing(figure.subplots(), "no indicator was run")
+        return figure
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, name in zip(grid, names, strict=False):
+        _panel(styled(axes), scores, name)
         axes.set_title(name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8, parse_math=False)
+    for axes in grid:
+        axes.set_axis_off()
     return figure
 
 
@@ -115,7 +111,7 @@ def correlation_triangle(names: Sequence[str], matrix: FloatArray) -> "Figure":
     cell, label = 44, 150
     size = len(names)
     figure = blank(size * cell + label, size * cell + 12)
-    axes = axes_within(figure, left=6, right=6, top=6, bottom=6)
+    axes = figure.subplots()
     axes.set_xlim(0, size + (label - 12) / cell)
     axes.set_ylim(size, 0)
     axes.set_axis_off()
@@ -126,25 +122,10 @@ def correlation_triangle(names: Sequence[str], matrix: FloatArray) -> "Figure":
     return figure
 
 
-def lengths(scores: Scores, *, width: int = WIDE) -> "Figure | None":
-    """The share of rows kept, by the length of instruction and response; None when lengths were not measured.
-
-    Args:
-        scores: Both sides' scores.
-        width: In CSS pixels.
-    """
-    names = [name for name in LENGTHS if len(finite(scores.both(name) if name in scores.kept else np.empty(0)))]
-    if not names:
-        return None
-    side_by_side = width > 600
-    figure = blank(width, 250 if side_by_side else 250 * len(names))
-    panel = width // len(names) if side_by_side else width
-    for place, name in enumerate(names):
-        left, top = (place * panel, 0) if side_by_side else (0, 250 * place)
-        bottom = 48 if side_by_side else 250 * (len(names) - place - 1) + 48
-        axes = axes_within(figure, left=left + 46, right=width - left - panel + 14, top=top + 34, bottom=bottom)
-        _length_panel(axes, scores, name)
-    return figure
+def lengths(scores: Scores) -> "dict[str, Figure]":
+    """The share of rows kept, by the length of instruction and of response, of those that were measured."""
+    measured = [name for name in LENGTHS if name in scores.kept and scored_rows(scores.both(name))]
+    return {name: _length_figure(scores, name) for name in measured}
 
 
 def _value_axis(axes: "Axes", label: str, edges: FloatArray) -> None:
@@ -217,20 +198,24 @@ def _bars(axes: "Axes", edges: FloatArray, rows: FloatArray, side: str, bottom: 
     )
 
 
-def _side_labels(figure: "Figure", kept: int, dropped: int) -> None:
-    """The key: two words in two colours."""
-    height = figure.get_size_inches()[1] * 72
-    x = 14.0
-    for side, rows in (("kept", kept), ("dropped", dropped)):
-        figure.text(*_place(figure, x, height - 22), "●", fontsize=13, color=COLOURS[side], va="center")
-        text = f"{side} {format_count(rows)}"
-        figure.text(*_place(figure, x + 15, height - 22), text, fontsize=12, color=COLOURS["ink"], va="center")
-        x += 30 + 8 * len(text)
+def _key(figure: "Figure", kept: int, dropped: int) -> None:
+    """Which colour is which side, and how many rows each has."""
+    from matplotlib.lines import Line2D
 
-
-def _place(figure: "Figure", x: float, y: float) -> tuple[float, float]:
-    width, height = figure.get_size_inches() * 72
-    return x / width, y / height
+    sides = {"kept": kept, "dropped": dropped}
+    dots = [Line2D([], [], marker="o", markersize=8, color=COLOURS[side], linewidth=0) for side in sides]
+    labels = [f"{side} {format_count(rows)}" for side, rows in sides.items()]
+    figure.legend(
+        dots,
+        labels,
+        loc="outside upper left",
+        ncols=2,
+        frameon=False,
+        fontsize=12,
+        labelcolor=COLOURS["ink"],
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
 
 
 def _mark_cut(axes: "Axes", cut: float) -> None:
@@ -310,8 +295,10 @@ def _cell(axes: "Axes", x: int, y: int, value: float) -> None:
     axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=11, color=COLOURS["ink"])
 
 
-def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
+def _length_figure(scores: Scores, name: str) -> "Figure":
     """Ten groups of rows by length, as equal as ties allow, and the share kept of each."""
+    figure = blank(400, 250)
+    axes = styled(figure.subplots())
     kept, dropped = finite(scores.kept[name]), finite(scores.dropped[name])
     values = np.concatenate([kept, dropped])
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _GROUPS + 1), method="lower"))
@@ -327,13 +314,7 @@ def _length_panel(axes: "Axes", scores: Scores, name: str) -> None:
     axes.set_xticks(places, [format_number(edge) for edge in edges[:-1]])
     number_axis(axes.yaxis, 4)
     axes.set_xlabel(f"{describe_column(name).unit}, from", labelpad=8)
-    axes.set_title(f"% kept by {describe_column(name).meaning}", loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
-    axes.text(
-        1,
-        1.08,
-        f"- - all {overall:.1f} %",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize=11,
-        color=COLOURS["cut"],
-    )
+    title = f"% kept by {describe_column(name).meaning}"
+    axes.set_title(title, loc="left", fontsize=12, color=COLOURS["ink"], pad=14)
+    axes.set_title(f"- - all {overall:.1f} %", loc="right", fontsize=11, color=COLOURS["cut"], pad=14)
+    return figure

@@ -191,8 +191,7 @@ def _figures(scores: Scores, better: int) -> dict[str, Any]:
         scores = Scores(scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut)
     widths = {"wide": figures.WIDE, "narrow": figures.NARROW}
     label = "Histogram of the scores of kept and dropped rows, with the cut"
-    drawn = {name: figures.lengths(scores, width=width) for name, width in widths.items()}
-    length = "Share of rows kept in ten groups by length of instruction and response"
+    length = "Share of rows kept in ten groups by length"
     return {
         "scores": {
             name: _svg(figures.score_distribution(scores, width=width), f"scores-{name}", label)
@@ -200,7 +199,7 @@ def _figures(scores: Scores, better: int) -> dict[str, Any]:
         },
         "scores_caption": _scores_caption(scores, better),
         "correlations": _svg(figures.correlations(scores), "correlations", "Rank correlations of the indicators"),
-        "lengths": {name: _svg(f, f"lengths-{name}", length) for name, f in drawn.items() if f is not None},
+        "lengths": [_svg(drawn, f"lengths-{name}", length) for name, drawn in figures.lengths(scores).items()],
     }
 
 

@@ -68,19 +68,16 @@ def _inline(svg: str, name: str, label: str) -> str:
 
 
 def blank(width: int, height: int) -> "Figure":
-    """An empty figure of so many CSS pixels."""
+    """An empty figure of so many CSS pixels, whose axes make room for their labels."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=COLOURS["surface"])
+    size = (width / 72, height / 72)
+    return Figure(figsize=size, dpi=72, facecolor=COLOURS["surface"], layout="constrained")
 
 
-def axes_within(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
-    """Axes by their margins in pixels."""
-    width, height = figure.get_size_inches() * 72
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height),
-        facecolor="none",
-    )
+def styled(axes: "Axes") -> "Axes":
+    """Axes with nothing but a line below and labels in the colours of the page."""
+    axes.set_facecolor("none")
     for place, spine in axes.spines.items():
         spine.set_visible(place == "bottom")
         spine.set_color(COLOURS["muted"])

@@ -7,7 +7,7 @@ import numpy as np
 from im_datasets.calibration.fit.observations import FloatArray
 from im_datasets.calibration.fit.regression import Ridge, Univariate
 from im_datasets.report.formatting import one_line
-from im_datasets.report.plot_style import COLOURS, axes_within, blank, number_axis
+from im_datasets.report.plot_style import COLOURS, blank, number_axis, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,12 @@ def effects(fit: "Fit", *, width: int) -> "Figure":
     figure = blank(width, 56 + 44 * count)
     if width > 600:
         # Names stand in a margin of their own, at the height of their bars.
-        left, ticks, label = 210, 7, "change of log loss for one standard deviation of the subset means"
+        ticks, label = 7, "change of log loss for one standard deviation of the subset means"
         name_x, name_above, name_side = -0.02, 0.0, "right"
     else:
-        left, ticks, label = 12, 4, "log loss for one standard deviation"
+        ticks, label = 4, "log loss for one standard deviation"
         name_x, name_above, name_side = 0.0, 0.32, "left"
-    axes = axes_within(figure, left=left, right=16, top=10, bottom=46)
+    axes = styled(figure.subplots())
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     for i, column in enumerate(fit.columns):
         ends = (fit.coefficients, fit.bootstrap.low, fit.bootstrap.high)
@@ -152,7 +152,7 @@ def penalties(fit: Ridge) -> "Figure":
 
 def _small(x: str, y: str, height: int = 290) -> "tuple[Figure, Axes]":
     figure = blank(SIZE, height)
-    axes = axes_within(figure, left=58, right=12, top=10, bottom=46)
+    axes = styled(figure.subplots())
     number_axis(axes.xaxis, 4)
     number_axis(axes.yaxis, 5)
     axes.set_xlabel(x, labelpad=8)
