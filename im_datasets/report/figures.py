@@ -97,7 +97,7 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
 
 def correlations(scores: Scores) -> "Figure":
     """Spearman's rank correlation of every two indicators and the score, as a triangle."""
-    names = [*scores.indicators, *([LOG_LOSS] if LOG_LOSS in scores.kept else [])]
+    names = [*scores.indicators, LOG_LOSS]
     return correlation_triangle(names, rank_correlations([scores.both(name) for name in names]))
 
 

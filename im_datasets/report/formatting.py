@@ -98,8 +98,8 @@ def fact_texts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     >>> fact_texts({"k": 6, "revision": None, "embedder": {"id": "a", "device": None}, "files": []})
     [('k', '6'), ('embedder', '(id = a)')]
     """
-    texts = [(name, _nested(value)) for name, value in facts.items()]
-    return [(name, text) for name, text in texts if text != _NOTHING]
+    texts = [(name, format_fact(value), isinstance(value, Mapping)) for name, value in facts.items()]
+    return [(name, f"({text})" if is_nested else text) for name, text, is_nested in texts if text != _NOTHING]
 
 
 def format_fact(value: Any) -> str:
@@ -164,11 +164,6 @@ def read_in_part(source: Mapping[str, Any]) -> str:
 def shortfall(missing: int | None) -> str:
     """A sentence when fewer rows were left than asked for, so many; else an empty text."""
     return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
-
-
-def _nested(value: Any) -> str:
-    text = format_fact(value)
-    return f"({text})" if isinstance(value, Mapping) and text != _NOTHING else text
 
 
 def _picture(char: str) -> str:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import math
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from im_datasets.report.statistics import (
     scored_rows,
 )
 from im_datasets.report.templates import html_environment, read_template
-from im_datasets.rules.linear import LOG_LOSS, LinearRule, Term
+from im_datasets.rules.linear import LOG_LOSS, Term
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, Selection
 
@@ -103,6 +103,7 @@ def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table
 
     scores = Scores.of(selection, record)
     script = read_template("report.js")
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     terms = [_term(term) for term in record.rule.terms]
     template = html_environment().from_string(read_template("report.html"))
     return template.render(
@@ -114,9 +115,9 @@ def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table
         terms=terms,
         score=COLUMNS[LOG_LOSS],
         script=Markup(script),  # noqa: S704 - our own file
-        script_hash=Markup(_hash(script)),  # noqa: S704 - base64
+        script_hash=Markup(f"sha256-{script_hash}"),  # noqa: S704 - base64
         style=Markup(read_template("report.css")),  # noqa: S704 - our own file
-        figures=_figures(scores, _better_but_dropped(selection)),
+        figures=_figures(scores, _better_but_dropped(selection, scores)),
         panels=_panels(scores, record.rule.columns),
         table=_table(selection, record, scores, rows_per_table),
         rows_per_table=rows_per_table,
@@ -125,10 +126,6 @@ def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table
         command=shlex.join(record.command) if record.command else None,
         **_counts(selection, record, scores),
     )
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict[str, Any]:
@@ -141,7 +138,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
         "cut": selection.cut,
         "reasons": selection.reasons,
-        "asked": fact_texts(request_settings(selection)),
+        "request": fact_texts(request_settings(selection)),
         "source": source_name(record.source),
         "caveats": record.rule.caveats,
         "headline": headline(kept, kept + dropped),
@@ -153,14 +150,14 @@ def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
     name = one_line(record.rule.name)
     if selection.cut is None:
         return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
-    told = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
+    choice = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
     # That they differ in the rule's own columns is no finding: by those they were chosen.
     comparisons = [scores.compare(name) for name in scores.indicators if name not in record.rule.columns]
-    known = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
-    if not known:
-        return told
-    first = max(known, key=lambda comparison: abs(comparison.superiority - 0.5))
-    return f"{told} Outside the rule, kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
+    differing = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
+    if not differing:
+        return choice
+    first = max(differing, key=lambda comparison: abs(comparison.superiority - 0.5))
+    return f"{choice} Outside the rule, kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -187,8 +184,6 @@ def _term(term: Term) -> dict[str, Any]:
 
 
 def _figures(scores: Scores, better: int) -> dict[str, Any]:
-    if LOG_LOSS not in scores.kept:
-        scores = Scores(scores.kept | {LOG_LOSS: np.empty(0)}, scores.dropped | {LOG_LOSS: np.empty(0)}, scores.cut)
     widths = {"wide": figures.WIDE, "narrow": figures.NARROW}
     label = "Histogram of the scores of kept and dropped rows, with the cut"
     length = "Share of rows kept in ten groups by length"
@@ -203,13 +198,13 @@ def _figures(scores: Scores, better: int) -> dict[str, Any]:
     }
 
 
-def _better_but_dropped(selection: Selection) -> int:
+def _better_but_dropped(selection: Selection, scores: Scores) -> int:
     """Rows whose score lies up to the cut and that were dropped all the same, but not as ties at the cut."""
-    if selection.cut is None or LOG_LOSS not in selection.dropped.column_names:
+    better = scores.dropped[LOG_LOSS] <= (-math.inf if selection.cut is None else selection.cut)
+    if not better.any():
         return 0
     others = read_column(selection.dropped, REASON).to_numpy(zero_copy_only=False) != BELOW_THE_CUT
-    losses = read_column(selection.dropped, LOG_LOSS).to_numpy(zero_copy_only=False).astype(np.float64)
-    return int((others & (losses <= selection.cut)).sum())
+    return int((others & better).sum())
 
 
 def _scores_caption(scores: Scores, better: int) -> str:
@@ -246,8 +241,8 @@ def _panels(scores: Scores, in_rule: Collection[str]) -> Iterator[dict[str, Any]
 def _table(selection: Selection, record: ScoringRecord, scores: Scores, number: int) -> list[dict[str, Any]]:
     """The rows to show, best first, each once, with every group it belongs to."""
     places: dict[tuple[bool, int], list[str]] = {}
-    for place, at in _chosen(selection, scores, number):
-        places.setdefault(at, []).append(place)
+    for place, row in _chosen(selection, scores, number):
+        places.setdefault(row, []).append(place)
     shown: list[dict[str, Any]] = [
         *_side(selection.kept, record, {row: p for (kept, row), p in places.items() if kept}, kept=True),
         *_side(selection.dropped, record, {row: p for (kept, row), p in places.items() if not kept}, kept=False),
@@ -267,7 +262,7 @@ def _add_bars(shown: list[dict[str, Any]], average: list[float]) -> None:
 
 def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple[str, tuple[bool, int]]]:
     """Which rows to show: (group, (is it kept, its index on that side))."""
-    kept, dropped = (_losses(side, len(rows)) for side, rows in _sides(selection, scores))
+    kept, dropped = scores.kept[LOG_LOSS], scores.dropped[LOG_LOSS]
     losses = np.concatenate([kept, dropped])
     order = np.argsort(losses, kind="stable")[: scored_rows(losses)]
     ends = (("best", order[:number]), ("worst", order[::-1][:number]))
@@ -289,14 +284,6 @@ def _of_each_reason(dropped: Dataset) -> list[int]:
     )
 
 
-def _sides(selection: Selection, scores: Scores) -> tuple[tuple[dict[str, FloatArray], Dataset], ...]:
-    return (scores.kept, selection.kept), (scores.dropped, selection.dropped)
-
-
-def _losses(side: dict[str, FloatArray], rows: int) -> FloatArray:
-    return side.get(LOG_LOSS, np.full(rows, np.nan))
-
-
 def _nearest(losses: FloatArray, cut: float, number: int) -> list[int]:
     distance = np.abs(losses - cut)
     nearest: list[int] = np.argsort(distance, kind="stable")[: min(number, scored_rows(distance))].tolist()
@@ -313,33 +300,27 @@ def _side(
     pairs = record.columns.pairs(batch)
     measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
     for i, index in enumerate(indices):
-        values = {name: _number(column[i]) for name, column in measured.items()}
+        # A rule may read a column of the dataset's own, which may hold anything.
+        values = {n: float(v[i]) if isinstance(v[i], int | float) else math.nan for n, v in measured.items()}
+        loss = values.get(LOG_LOSS, math.nan)
         yield {
             "places": places[index],
             "kept": kept,
             "reason": "" if kept else str(batch[REASON][i]),
             "row": int(batch[ROW][i]),
             "rank": batch[RANK][i] or None,
-            "score": _sortable(values.get(LOG_LOSS, math.nan)),
+            "score": {"value": loss, "sort": _sort_key(loss)},
             "unreadable": pairs.reasons[i],
             "unscorable": batch[UNSCORABLE][i] if UNSCORABLE in batch else "",
             "instruction": Text.of(pairs.instructions[i]),
             "response": Text.of(pairs.responses[i]),
-            "terms": _terms_of(record.rule, values),
+            "terms": [
+                {"added": part, "sort": _sort_key(part), "value": values.get(term.column, math.nan)}
+                for term, part in zip(record.rule.terms, contributions(record.rule, values), strict=True)
+            ],
         }
 
 
-def _terms_of(rule: LinearRule, values: Mapping[str, float]) -> list[dict[str, Any]]:
-    added = contributions(rule, values)
-    return [
-        {"added": part, "sort": _sortable(part)["sort"], "value": values.get(term.column, math.nan)}
-        for term, part in zip(rule.terms, added, strict=True)
-    ]
-
-
-def _sortable(value: float) -> dict[str, Any]:
-    return {"value": value, "sort": repr(value) if math.isfinite(value) else ""}
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _sort_key(value: float) -> str:
+    """What the page's script sorts by: every digit, nothing where there is no number."""
+    return repr(value) if math.isfinite(value) else ""

@@ -1,4 +1,4 @@
-"""The folder that ``mine`` writes: what its files are called, and how to read a selection back from it."""
+"""The folder that ``mine`` leaves: its files' names, writing them, and reading a selection back from them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ KEPT, DROPPED, REPORT = "kept.parquet", "dropped.parquet", "report.html"
 
 logger = logging.getLogger(__name__)
 
-_GIVEN = ("kept", "dropped", "cut", "reasons")
-"""What a selection gave, beside what was asked of it."""
+_OUTCOME = ("kept", "dropped", "cut", "reasons")
+"""What came of a selection, beside what was asked of it."""
 
 
 def describe_selection(selection: Selection) -> dict[str, Any]:
     """What was asked of a selection and what it gave, as plain data for a record."""
-    given = (len(selection.kept), len(selection.dropped), selection.cut, dict(selection.reasons))
-    return {**selection.settings, **dict(zip(_GIVEN, given, strict=True))}
+    outcome = (len(selection.kept), len(selection.dropped), selection.cut, dict(selection.reasons))
+    return {**selection.settings, **dict(zip(_OUTCOME, outcome, strict=True))}
 
 
 def describe_settings(selection: dict[str, Any]) -> dict[str, Any]:
-    """What was asked, out of what ``describe_selection`` told."""
-    return {name: value for name, value in selection.items() if name not in _GIVEN}
+    """What was asked of a selection, out of what ``describe_selection`` gave."""
+    return {name: value for name, value in selection.items() if name not in _OUTCOME}
 
 
 def load_result(folder: str | Path) -> Selection:
@@ -62,11 +62,11 @@ def load_result(folder: str | Path) -> Selection:
         if not (folder / name).is_file():
             raise OutputError(f"{folder} has no {name}; pass the folder that im-datasets mine wrote (its --out)")
     record = ScoringRecord.load(folder / RECORD)
-    told = record.selection
-    if told is None:
+    described = record.selection
+    if described is None:
         raise OutputError(f"{folder / RECORD} tells of no selection; pass the folder that im-datasets mine wrote")
     kept, dropped = (_read_side(folder / name) for name in (KEPT, DROPPED))
-    return Selection(kept, dropped, describe_settings(told), told["cut"], told["reasons"], record)
+    return Selection(kept, dropped, describe_settings(described), described["cut"], described["reasons"], record)
 
 
 def _read_side(path: Path) -> Dataset:
@@ -110,8 +110,8 @@ def missing_parts(folder: Path) -> list[str]:
 
 def _entries(folder: Path) -> list[str]:
     """Paths of the files in a folder, and of folders that hold none."""
-    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    ends = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir()))
+    return sorted(path.relative_to(folder).as_posix() for path in ends)
 
 
 def write_result(
@@ -124,17 +124,13 @@ def write_result(
     """Write every part of a result; the record last, with the time and memory of the others in it."""
     clock = perf_counter()
     for rows, name in ((selection.kept, KEPT), (selection.dropped, DROPPED)):
-        with laid_out(rows, folder) as lying:
-            lying.to_parquet(folder / name)
+        with laid_out(rows, folder) as ordered:
+            ordered.to_parquet(folder / name)
     written = perf_counter()
     write_report(selection, record, folder / REPORT)
     write_card(selection, record, folder, CardFacts.of(license, language))
-    seconds = {
-        **record.seconds,
-        "write": round(written - clock, 3),
-        "report": round(perf_counter() - written, 3),
-    }
-    record = replace(record, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
+    spent = {"write": round(written - clock, 3), "report": round(perf_counter() - written, 3)}
+    record = replace(record, seconds={**record.seconds, **spent}, peak_memory_bytes=peak_memory_bytes())
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
 

@@ -40,11 +40,11 @@ def template_path(name: str) -> Path:
     Raises:
         OutputError: The installation lacks the file.
     """
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "hub_cards", here.parent / "hub_cards"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "hub_cards", package.parent / "hub_cards"):
         if (folder / name).is_file():
             return folder / name
-    raise OutputError(f"template {name} is missing from {here / 'hub_cards'}; reinstall im-datasets")
+    raise OutputError(f"template {name} is missing from {package / 'hub_cards'}; reinstall im-datasets")
 
 
 def read_template(name: str) -> str:
