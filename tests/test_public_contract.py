@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import typer
 from datasets import Dataset
 
 import im_datasets
@@ -65,17 +64,28 @@ def _signature(thing):
 
 def commands():
     """Command → its arguments, and its options with their defaults."""
-    return dict(sorted(_commands(typer.main.get_command(app), "im-datasets")))
+    version = {flag: {"required": False, "repeatable": False, "default": False} for flag in app.version_flags}
+    return dict(sorted(_commands(app, "im-datasets"))) | {"im-datasets": version}
 
 
 def _commands(command, path):
-    for name, child in getattr(command, "commands", {}).items():
-        yield from _commands(child, f"{path} {name}")
+    # What begins with a dash is cyclopts' own: the help, the version, the completion of shells.
+    for name in command:
+        if not name.startswith("-"):
+            yield from _commands(command[name], f"{path} {name}")
     described = {}
-    for each in command.params:
-        default = each.default if isinstance(each.default, str | int | float | bool | list) else None
-        forms = sorted({*each.opts, *each.secondary_opts}) if each.opts[0].startswith("-") else [each.name]
-        described[" ".join(forms)] = {"required": each.required, "repeatable": each.multiple, "default": default}
+    arguments = (
+        command.assemble_argument_collection(default_parameter=app.default_parameter) if command.default_command else ()
+    )
+    # A group of options holds the others; what is not read from words is nobody's option.
+    for each in (each for each in arguments if not each.children and each.parameter.parse is not False):
+        default = each.field_info.default
+        is_option = each.name.startswith("-")
+        described[" ".join(sorted(each.names)) if is_option else each.field_info.name] = {
+            "required": each.required,
+            "repeatable": is_option and each.parameter.n_tokens is None and "list" in str(each.hint),
+            "default": default if isinstance(default, str | int | float | bool | list) else None,
+        }
     yield path, described
 
 

@@ -6,9 +6,11 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from im_datasets.cli.options import Setup, load_objective, with_setup
+from im_datasets.cli import options
+from im_datasets.cli.options import ExperimentOptions, load_objective
 from im_datasets.common.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -16,53 +18,57 @@ if TYPE_CHECKING:
     from im_datasets.calibration.runs import Run
 
 
-@with_setup
 def calibrate(
-    out: Annotated[Path, typer.Option(help="Folder of the runs, of rule.json and report.html.")],
-    setup: Setup,
-    data: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME=]DATA...", help="Candidate datasets to make runs on; none with --runs."),
-    ] = None,
-    runs: Annotated[
-        Path | None, typer.Option(metavar="RUNS.jsonl", help="Fit on runs that were measured already.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Name of the rule.")] = "fitted",
-    target: Annotated[str | None, typer.Option(help="Which loss to explain, where runs have several.")] = None,
-    subsets: Annotated[int, typer.Option(help="Runs to make: subsets to finetune on.")] = 64,
-    rows: Annotated[int, typer.Option(help="Rows of each subset.")] = 1000,
-    strata: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Vary the share of rows low in this column; repeatable.")
-    ] = None,
-    concentration: Annotated[float, typer.Option(help="Of the mixing weights: small mixes less.")] = 1.0,
-    disjoint: Annotated[bool, typer.Option("--disjoint", help="Let no row be in two subsets.")] = False,
-    column: Annotated[
-        list[str] | None, typer.Option(help="A candidate column, instead of all that the runs have; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="A column that is no candidate; repeatable.")] = None,
-    choose: Annotated[
-        str, typer.Option(metavar="all-subsets|stepwise|none", help="How columns are chosen.")
-    ] = "all-subsets",
-    criterion: Annotated[
-        str, typer.Option(metavar="bic|aicc|adjusted_r2|cv_r2", help="What the chosen columns are best in.")
-    ] = "bic",
-    max_terms: Annotated[
-        int | None, typer.Option(help="The most terms; else one for every ten runs, at most six.")
-    ] = None,
-    ridge: Annotated[
-        str, typer.Option(metavar="auto|always|never", help="Ridge regression; auto: where columns move together.")
-    ] = "auto",
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 1000,
-    seed: Annotated[int, typer.Option(help="Of mixtures, folds and resamples.")] = 0,
+    *data: str,
+    out: Path,
+    experiment: ExperimentOptions = ExperimentOptions(),
+    runs: Annotated[Path | None, Parameter(metavar="RUNS.jsonl")] = None,
+    name: str = "fitted",
+    target: str | None = None,
+    subsets: int = 64,
+    rows: int = 1000,
+    strata: Annotated[list[str] | None, Parameter(metavar="COLUMN")] = None,
+    concentration: float = 1.0,
+    disjoint: bool = False,
+    column: list[str] | None = None,
+    exclude: list[str] | None = None,
+    choose: Annotated[str, Parameter(metavar="all-subsets|stepwise|none")] = "all-subsets",
+    criterion: Annotated[str, Parameter(metavar="bic|aicc|adjusted_r2|cv_r2")] = "bic",
+    max_terms: int | None = None,
+    ridge: Annotated[str, Parameter(metavar="auto|always|never")] = "auto",
+    resamples: Annotated[int, Parameter(validator=Number(gte=100))] = 1000,
+    seed: int = 0,
 ) -> None:
-    """Fit a rule of your own: finetune on mixtures of DATA, or take runs there are; rule.json for mine, a report."""
+    """Fit a rule of your own: finetune on mixtures of DATA, or take runs there are; rule.json for mine, a report.
+
+    Args:
+        data: Candidate datasets to make runs on, NAME=DATA names one; none with --runs.
+        out: Folder of the runs, of rule.json and report.html.
+        experiment: What is finetuned, how, and what it is measured on.
+        runs: Fit on runs that were measured already.
+        name: Name of the rule.
+        target: Which loss to explain, where runs have several.
+        subsets: Runs to make: subsets to finetune on.
+        rows: Rows of each subset.
+        strata: Vary the share of rows low in this column; repeatable.
+        concentration: Of the mixing weights: small mixes less.
+        disjoint: Let no row be in two subsets.
+        column: A candidate column, instead of all that the runs have; repeatable.
+        exclude: A column that is no candidate; repeatable.
+        choose: How columns are chosen.
+        criterion: What the chosen columns are best in.
+        max_terms: The most terms; else one for every ten runs, at most six.
+        ridge: Ridge regression; auto: where columns move together.
+        resamples: Bootstrap resamples.
+        seed: Of mixtures, folds and resamples.
+    """
     if (runs is None) == (not data):
         raise CalibrationError(
             "nothing to fit on, or two things: pass DATA with --base-model and --evaluation to make runs, or "
             "--runs RUNS.jsonl, a table of finetuning runs"
         )
-    made: Path | list[Run] | None = runs
-    if made is None:
+    table: Path | list[Run] | None = runs
+    if table is None:
         from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures
 
         mixing = Mixing(
@@ -73,9 +79,9 @@ def calibrate(
             strata=strata or (),
             disjoint=disjoint,
         )
-        experiment = setup.experiment(data or [], out)
-        made = experiment.run(draw_mixtures(experiment.pool, mixing))
-        target = target or experiment.evaluations[0].name
+        candidates = experiment.experiment(data, out)
+        table = candidates.run(draw_mixtures(candidates.pool, mixing))
+        target = target or candidates.evaluations[0].name
     settings: dict[str, Any] = {
         "name": name,
         "evaluation": target,
@@ -88,7 +94,7 @@ def calibrate(
         "resamples": resamples,
         "seed": seed,
     }
-    fit_and_write(made, out, settings)
+    fit_and_write(table, out, settings)
 
 
 def fit_and_write(runs: "Path | list[Run]", out: Path, settings: dict[str, Any]) -> None:
@@ -111,43 +117,33 @@ def print_fit(fit: "Fit", rule: Path) -> None:
     from im_datasets.calibration.fit.report import REPORT, use_command
 
     for note in fit.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"{fit.rule.title}; {fit.choice.looked_at:,} models compared by {fit.procedure.criterion}")
-    typer.echo(f"{'':24}{'coefficient':>14}{'95 % interval':>30}{'VIF':>8}")
+        print(f"note: {note}")
+    print(f"{fit.rule.title}; {fit.choice.looked_at:,} models compared by {fit.procedure.criterion}")
+    print(f"{'':24}{'coefficient':>14}{'95 % interval':>30}{'VIF':>8}")
     vif = ["", *(f"{value:,.1f}" for value in fit.least_squares.vif)]
     rows = zip(("intercept", *fit.columns), fit.coefficients, fit.bootstrap.low, fit.bootstrap.high, vif, strict=True)
     for column, value, low, high, factor in rows:
-        typer.echo(f"{column:24}{value:>14.5g}{f'{low:.4g} to {high:.4g}':>30}{factor:>8}")
-    typer.echo(f"R² {fit.r_squared:.3f}, cross-validated {fit.cross_validation.r_squared:.3f}")
+        print(f"{column:24}{value:>14.5g}{f'{low:.4g} to {high:.4g}':>30}{factor:>8}")
+    print(f"R² {fit.r_squared:.3f}, cross-validated {fit.cross_validation.r_squared:.3f}")
     for caveat in fit.rule.caveats:
-        typer.echo(f"- {caveat}")
-    typer.echo(f"Written: {rule}, {rule.with_name(REPORT)}")
-    typer.echo(f"Use it: {use_command(str(rule))}")
+        print(f"- {caveat}")
+    print(f"Written: {rule}, {rule.with_name(REPORT)}")
+    print(f"Use it: {use_command(str(rule))}")
 
 
-Candidates = Annotated[
-    list[str], typer.Argument(metavar="[NAME=]DATA...", help="Candidate datasets, each anything that mine reads.")
-]
-
-
-RuleName = Annotated[str, typer.Option(help="Name or path of the rule that selects.")]
-
-
-@with_setup
 def search_size(
-    data: Candidates,
-    out: Annotated[Path, typer.Option(help="Folder of the runs and of size_search.json, .png and .svg.")],
-    setup: Setup,
-    rule: RuleName = "embedded",
-    low: Annotated[int, typer.Option(help="The smallest size.")] = 512,
-    high: Annotated[int | None, typer.Option(help="The largest; else 10,000 or all rows.")] = None,
-    trials: Annotated[int, typer.Option(help="Sizes that BlendSearch tries.")] = 16,
-    points: Annotated[int, typer.Option(help="Sizes of the curve, with random rows beside it.")] = 6,
-    seeds: Annotated[int, typer.Option(help="Trainings per size, from seed 0 on.", min=1)] = 1,
-    target: Annotated[str | None, typer.Option(help="Evaluation set to search by; else the first.")] = None,
+    *data: options.Candidates,
+    out: Annotated[Path, Parameter(help="Folder of the runs and of size_search.json, .png and .svg.")],
+    experiment: ExperimentOptions = ExperimentOptions(),
+    rule: options.RuleName = "embedded",
+    low: Annotated[int, Parameter(help="The smallest size.")] = 512,
+    high: Annotated[int | None, Parameter(help="The largest; else 10,000 or all rows.")] = None,
+    trials: Annotated[int, Parameter(help="Sizes that BlendSearch tries.")] = 16,
+    points: Annotated[int, Parameter(help="Sizes of the curve, with random rows beside it.")] = 6,
+    seeds: options.Seeds = 1,
+    target: Annotated[str | None, Parameter(help="Evaluation set to search by; else the first.")] = None,
     objective: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Make f(rows, seed) small instead of finetuning here."),
+        str | None, Parameter(metavar="MODULE:FUNCTION", help="Make f(rows, seed) small instead of finetuning here.")
     ] = None,
 ) -> None:
     """Search how many rows to keep; killed at any point, the same command goes on."""
@@ -157,41 +153,40 @@ def search_size(
 
     sizes = Sizes(low=low, high=high, trials=trials, points=points, seeds=range(seeds))
     if objective is None:
-        found = search(setup.experiment(data, out, rule), LinearRule.load(rule), sizes, target=target)
+        result = search(experiment.experiment(data, out, rule), LinearRule.load(rule), sizes, target=target)
     else:
         own = load_objective(objective)
-        found = search_objective(own, setup.pool(data, out, rule), LinearRule.load(rule), sizes, folder=out)
-    found.save(out)
-    typer.echo(f"{'rows':>8}  {'selected':>10}  {'random':>10}")
-    random = {point.rows: f"{point.loss:10.4f}" for point in found.random}
-    for point in sorted(found.selected, key=lambda each: each.rows):
-        mark = "  <- lowest" if point.rows == found.best.rows else ""
-        typer.echo(f"{point.rows:>8,}  {point.loss:10.4f}  {random.get(point.rows, ''):>10}{mark}")
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"Use it: im-datasets mine DATA --rule {rule} --top-k {found.best.rows} --out mined")
+        result = search_objective(own, experiment.pool(data, out, rule), LinearRule.load(rule), sizes, folder=out)
+    result.save(out)
+    print(f"{'rows':>8}  {'selected':>10}  {'random':>10}")
+    random = {point.rows: f"{point.loss:10.4f}" for point in result.random}
+    for point in sorted(result.selected, key=lambda each: each.rows):
+        mark = "  <- lowest" if point.rows == result.best.rows else ""
+        print(f"{point.rows:>8,}  {point.loss:10.4f}  {random.get(point.rows, ''):>10}{mark}")
+    for note in result.notes:
+        print(f"note: {note}")
+    print(f"Use it: im-datasets mine DATA --rule {rule} --top-k {result.best.rows} --out mined")
 
 
-@with_setup
 def compare(
-    data: Candidates,
-    out: Annotated[Path, typer.Option(help="Folder of the runs and of comparison.md, .json, .png and .svg.")],
-    setup: Setup,
-    rule: RuleName = "embedded",
-    size: Annotated[list[int] | None, typer.Option(help="Rows to select; repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each arm, from seed 0 on.", min=1)] = 5,
+    *data: options.Candidates,
+    out: Annotated[Path, Parameter(help="Folder of the runs and of comparison.md, .json, .png and .svg.")],
+    experiment: ExperimentOptions = ExperimentOptions(),
+    rule: options.RuleName = "embedded",
+    size: Annotated[list[int] | None, Parameter(help="Rows to select; repeatable.")] = None,
+    seeds: options.Seeds = 5,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(metavar="random|full|length|mtld|reward|ifd|perplexity", help="Else all that can be; repeatable."),
+        Parameter(metavar="random|full|length|mtld|reward|ifd|perplexity", help="Else all that can be; repeatable."),
     ] = None,
 ) -> None:
     """Set selected rows against random ones, all rows and one-column baselines, with intervals."""
     from im_datasets.calibration.comparison import compare as run
     from im_datasets.rules.linear import LinearRule
 
-    experiment = setup.experiment(data, out, rule)
-    found = run(experiment, LinearRule.load(rule), sizes=size or [], seeds=range(seeds), baselines=baseline)
-    found.save(out)
-    typer.echo(found.table())
-    for note in found.notes:
-        typer.echo(f"note: {note}")
+    arms = experiment.experiment(data, out, rule)
+    comparison = run(arms, LinearRule.load(rule), sizes=size or [], seeds=range(seeds), baselines=baseline)
+    comparison.save(out)
+    print(comparison.table())
+    for note in comparison.notes:
+        print(f"note: {note}")

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from im_datasets.cli import main as cli
-from im_datasets.cli.main import _indicators
+from im_datasets.cli.options import ModelOptions
 from im_datasets.cli.printing import print_summary
 from im_datasets.indicators import Quality
 from im_datasets.models.embedder import Embedder
@@ -120,8 +120,8 @@ def test_mine_interrupted_says_so_and_leaves_nothing(tmp_path):
 
 def test_dtype_leaves_unieval_in_float32():
     """v3 subtracts two of its nearly equal scores; a setting in Python may still say otherwise."""
-    models = dict.fromkeys(("Reward", "UniEval", "Perplexity", "IFD")) | {"Perplexity": "causal"}
-    made = {type(one).__name__: one for one in _indicators("v3", models, "cpu", "bfloat16")}
+    models = ModelOptions(rule="v3", perplexity_model="causal", device="cpu", dtype="bfloat16")
+    made = {type(one).__name__: one for one in models.indicators()}
     assert {name: (one.dtype, one.device) for name, one in made.items()} == {
         "Reward": ("bfloat16", "cpu"),
         "UniEval": ("float32", "cpu"),
@@ -170,12 +170,16 @@ def call(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["mine", "rows.jsonl"], "Missing option '--out'."),
-        (["mine", "--out", "x"], "Missing argument 'DATA'."),
-        (["mine", "rows.jsonl", "--out", "x", "--top-k", "two"], "Invalid value for '--top-k'"),
-        (["mine", "rows.jsonl", "--out", "x", "--topk", "2"], "No such option: --topk"),
-        (["nine"], "No such command 'nine'."),
-        (["verify", "x", "--sample", "-1"], "Invalid value for '--sample'"),
+        (["mine", "rows.jsonl"], "parameter --out requires an argument."),
+        (["mine", "--out", "x"], "parameter DATA requires an argument."),
+        (["mine", "rows.jsonl", "--out", "x", "--top-k", "two"], "Invalid value for --top-k: unable to convert"),
+        (["mine", "rows.jsonl", "--out", "x", "--topk", "2"], "Unknown option: --topk. Did you mean --top-k?"),
+        (["mine", "rows.jsonl", "--out", "x", "--no-overwrite"], "Unknown option: --no-overwrite."),
+        (["mine", "rows.jsonl", "--out", "x", "--workers", "0"], 'Invalid value "0" for --workers. Must be >= 1.'),
+        (["select", "rows.jsonl", "more", "--out", "x"], "more"),
+        (["compare", "--out", "x"], "parameter DATA requires an argument."),
+        (["nine"], 'Unknown command "nine".'),
+        (["verify", "x", "--sample", "-1"], 'Invalid value "-1" for --sample'),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(call, args, line):
@@ -197,7 +201,7 @@ def test_a_call_without_a_command_shows_the_help(call, args):
 def test_help_names_the_argument_as_people_read_it(call):
     status, out, _ = call("mine", "--help")
     assert status == 0
-    assert "Usage: im-datasets mine [OPTIONS] {DATA}" in out
+    assert "Usage: im-datasets mine --out PATH [OPTIONS] DATA" in out
 
 
 @pytest.mark.parametrize("module", ["im_datasets", "im_datasets.cli.main"])
@@ -233,11 +237,10 @@ def test_mine_refuses_a_device_or_dtype_that_changes_nothing(call, data, tmp_pat
 
 
 def test_mine_hands_the_device_to_the_embedded_indicator():
-    nothing = dict.fromkeys(("Reward", "UniEval", "Perplexity", "IFD"))
-    assert cli._indicators("embedded", nothing, None, None) == []
-    assert cli._indicators("embedded", nothing, "cpu", None) == [Quality(embedder=Embedder(device="cpu"))]
+    assert ModelOptions().indicators() == []
+    assert ModelOptions(device="cpu").indicators() == [Quality(embedder=Embedder(device="cpu"))]
     static = Embedder(model="static", device="cpu")
-    assert cli._indicators("embedded", nothing, "cpu", None, "static") == [Quality(embedder=static)]
+    assert ModelOptions(device="cpu", embedder="static").indicators() == [Quality(embedder=static)]
 
 
 @pytest.mark.parametrize("answers", [["{{name}} is it."] * 3])

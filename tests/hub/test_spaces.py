@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import invoke
 from hub_server import HubServer
-from typer.testing import CliRunner
 
 import im_datasets
-from im_datasets.cli.main import app
 from im_datasets.common.errors import HubError, ModuleNameError
 from im_datasets.hub.spaces import make_space, push_modules
 from im_datasets.indicators.metric import module_names, module_path
@@ -100,7 +99,7 @@ def test_dry_run_asks_no_hub_and_names_every_module():
 
 
 def test_command_shows_its_plan():
-    shown = CliRunner().invoke(app, ["metrics", "push", "--namespace", "me", "--only", "mtld", "--dry-run"])
+    shown = invoke("metrics", "push", "--namespace", "me", "--only", "mtld", "--dry-run")
     assert shown.stdout == "planned    me/im_mtld\n"
 
 
@@ -110,7 +109,7 @@ import evaluate
 from im_datasets.cli.main import app
 for turn in range(2):
     only = ["--only", "mtld", "--only", "im_length"]
-    app(["metrics", "push", "--namespace", "me", *only, "--private"], standalone_mode=False)
+    app(["metrics", "push", "--namespace", "me", *only, "--private"])
 mtld = evaluate.load("me/im_mtld")
 print(json.dumps(mtld.compute(predictions=["To be, or not to be, said he."])))
 """

@@ -7,13 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import invoke as run
 from datasets import load_dataset
 from markupsafe import escape
-from typer.testing import CliRunner
 from verifying import FAILED, KEPT, NOT_CHECKED, PASSED, REPO, ROWS, failures, told
 
 from im_datasets import mine, push_selected, verify
-from im_datasets.cli.main import app
 from im_datasets.common.errors import HubError
 from im_datasets.indicators import FunctionIndicator
 from im_datasets.report.templates import as_code
@@ -125,10 +124,6 @@ def test_verify_draws_the_same_sample_for_the_same_seed(published):
     folder = published(include_dropped=True)
     assert verify(folder, sample=2, seed=5) == verify(folder, sample=2, seed=5)
     assert verify(folder, sample=0).seed != verify(folder, sample=0).seed
-
-
-def run(*words):
-    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
 def test_the_whole_circle(hub, mined):

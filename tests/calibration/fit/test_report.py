@@ -7,14 +7,13 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+from command_line import invoke
 from synthetic_runs import alike, make_means, make_runs
-from typer.testing import CliRunner
 
 from im_datasets.calibration import fit_rule
 from im_datasets.calibration.fit import report as module
 from im_datasets.calibration.fit.report import render_fit_report, use_command, write_fit, write_fit_report
 from im_datasets.calibration.runs import append_run
-from im_datasets.cli.main import app
 from im_datasets.common.errors import OutputError
 from im_datasets.rules.linear import LinearRule
 
@@ -168,7 +167,7 @@ def test_calibrate_runs_writes_rule_and_report(tmp_path):
         "--resamples",
         "100",
     ]
-    done = CliRunner().invoke(app, [*command, "--exclude", "im_mtld", "--criterion", "aicc", "--name", "mine"])
+    done = invoke(*command, "--exclude", "im_mtld", "--criterion", "aicc", "--name", "mine")
     assert done.exit_code == 0, done.output
     assert "note: line 21 was not finished" in done.output
     assert f"--rule {tmp_path / 'out' / 'rule.json'}" in " ".join(done.output.split())
