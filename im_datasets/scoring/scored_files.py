@@ -1,4 +1,4 @@
-"""A scored dataset as Parquet: one file or a folder of shards, with the record beside it."""
+"""A scored dataset as Parquet: one file or a folder of data files, with the record beside it."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from im_datasets.scoring.run_folder import unfinished_folder
 from im_datasets.scoring.score import Scored
 
 FILE_ROWS = 131_072
-"""Rows of a file in a folder of shards."""
+"""Rows of a data file in a folder."""
 
 _DATA_FILE = re.compile(r"data-\d{5,}-of-(\d{5,})\.parquet")
 
