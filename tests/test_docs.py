@@ -16,6 +16,9 @@ from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.score import descriptive_indicators
 
 DOCS = ROOT / "docs"
+OTHER_PAGES = [*sorted(ROOT.glob("examples/**/*.md")), ROOT / "tests/benchmarks/README.md"]
+"""Pages whose snippets are not run: they are about clusters, data from elsewhere, or hours."""
+
 NEEDS = re.compile(r"GPU|\bHub\b|hours|package index|cluster|every test|Chromium")
 """What a snippet that the suite leaves out must be said to need."""
 
@@ -86,7 +89,7 @@ def test_a_snippet_that_is_not_run_is_said_to_need_something(page):
     assert [snippet.code for snippet in left_out if not NEEDS.search(snippet.introduction)] == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "examples/README.md"], ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=name_of)
 def test_links_lead_to_files_and_headings(page):
     links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
     for link in filter(None, (one or other for one, other in links)):
@@ -193,3 +196,14 @@ def test_architecture_page_names_files_that_are_there():
     paths = {name for name in named if "/" in name or name.endswith((".py", ".pyi"))}
     assert len(paths) > 40
     assert [name for name in sorted(paths) if not any((root / name).exists() for root in roots)] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=name_of)
+def test_paths_and_modules_of_the_package_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"\bim_datasets/[\w./]*\w", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    modules = re.findall(r"^from (im_datasets[\w.]*) import", text, flags=re.MULTILINE)
+    modules += re.findall(r"`(im_datasets(?:\.\w+){2,})`", text)
+    for module in modules:
+        import_module(module)
