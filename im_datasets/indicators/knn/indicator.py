@@ -1,6 +1,6 @@
 """How far a pair is from its k-th nearest other pair: first ``fit`` on the whole dataset, then a batch function.
 
-The vectors come from ``embedding`` and the search from ``nearest``; here stand the indicator and its fitted
+The vectors come from ``models.embedder`` and the search from ``search``; here stand the indicator and its fitted
 state, one file in the cache folder. A fitted indicator finds a row by its content, so shuffling, filtering and
 batch size do not matter, and a second fit on the same rows, in whatever process and order, finds the file and
 computes nothing.
