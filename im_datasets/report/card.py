@@ -1,8 +1,7 @@
-"""Selection and record → the dataset card ``README.md`` and its figures, without the network.
+"""Selection and record → the text of the dataset card ``README.md``, without the network.
 
 Every fact comes from the run or from the caller. A licence or language that was not given is left out of the
-front matter and asked for in the text. The generated parts stand between markers; putting them into a card that
-is already there is left to ``card_merge``.
+front matter and asked for in the text. Putting the card into one that is already there is left to ``card_merge``.
 """
 
 import re
@@ -47,7 +46,6 @@ CONFIGS = {
     "scores": "the number, rank and scores of every row, without its text",
 }
 """Config → what is in it; the first that is published is the default."""
-
 
 _DIGEST = re.compile(r"(?<![0-9a-zA-Z])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-zA-Z])")
 _PLAIN_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
@@ -107,12 +105,12 @@ def render_card(
     template = markdown_environment().from_string(read_template("dataset_card.md"))
     body = template.render(
         **_counts(selection, record),
-        **_scores(selection, record),
         **_origin(record),
         title=facts.pretty_name or f"Selected rows of {source_name(record.source if record else {})}",
         block=marker,
         contents=_contents(configs, original=original),
         hints=missing_facts(facts.license, facts.language),
+        # Both stand in code that a reader runs, so what could end a string there is left out.
         repo_id=facts.repo_id if _PLAIN_ID.fullmatch(facts.repo_id or "") else None,
         revision=facts.revision if _PLAIN_REVISION.fullmatch(facts.revision or "") else None,
         record_file=MANIFEST if facts.repo_id else "record.json",
@@ -148,26 +146,21 @@ def mined_configs(selection: Selection) -> dict[str, Config]:
 
 
 def _counts(selection: Selection, record: ScoringRecord | None) -> dict[str, Any]:
-    kept, dropped = len(selection.kept), len(selection.dropped)
+    """What came of the selection, in numbers."""
+    scores = Scores.of(selection, record)
+    kept, rows = len(selection.kept), len(selection.kept) + len(selection.dropped)
     return {
-        "headline": headline(kept, kept + dropped),
+        "headline": headline(kept, rows),
         "source": source_name(record.source if record else {}),
         "part": read_in_part(record.source) if record else "",
-        "rows": kept + dropped,
+        "rows": rows,
         "kept": kept,
+        "unscored": rows - scored_rows(scores.both(LOG_LOSS)),
         "reasons": selection.reasons,
         "cut": selection.cut,
         "request": _listing(request_settings(selection)),
         "shortfall": shortfall(selection.settings.get("shortfall")),
-    }
-
-
-def _scores(selection: Selection, record: ScoringRecord | None) -> dict[str, Any]:
-    scores = Scores.of(selection, record)
-    rows = len(selection.kept) + len(selection.dropped)
-    return {
         "score": COLUMNS[LOG_LOSS],
-        "unscored": rows - scored_rows(scores.both(LOG_LOSS)),
         "comparisons": [scores.compare(name) for name in scores.indicators],
         "added": [describe_column(name) for name in scores.kept],
     }
@@ -232,6 +225,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _c_escaped(word: str) -> str:
+    # The backslash first: the other escapes bring new ones.
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped)
 

@@ -53,6 +53,7 @@ def card_metadata(
         source_datasets=[source_name(record.source)] if record and record.source.get("kind") == "hub" else None,
         configs=_configs(configs, digests),
     )
+    # `datasets` writes its own entries, so that they read as if it had pushed the rows.
     if infos:
         from datasets.info import DatasetInfosDict
 

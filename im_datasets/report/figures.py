@@ -6,7 +6,7 @@ shows them light or dark, and ``as_png`` keeps them. The same scores give the sa
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
     kept_rows, dropped_rows = _counts(kept, edges), _counts(dropped, edges)
     _bars(axes, edges, kept_rows, "kept")
     _bars(axes, edges, dropped_rows, "dropped", bottom=kept_rows)
+    # Room above the bars for the label of the cut.
     axes.set_ylim(0, float((kept_rows + dropped_rows).max()) * 1.2 or 1.0)
     number_axis(axes.yaxis, 4)
     _value_axis(axes, f"{COLUMNS[LOG_LOSS].name}: {COLUMNS[LOG_LOSS].direction}", edges)
@@ -57,27 +58,16 @@ def score_distribution(scores: Scores, *, width: int = WIDE) -> "Figure":
     return figure
 
 
-def indicator_panel(scores: Scores, name: str, *, width: int = PANEL) -> "Figure":
-    """One indicator: the spread over kept rows against the spread over dropped rows.
-
-    Args:
-        scores: Both sides' scores.
-        name: Which column.
-        width: In CSS pixels.
-    """
-    figure = blank(width, 150)
+def indicator_panel(scores: Scores, name: str) -> "Figure":
+    """One indicator: the spread over kept rows against the spread over dropped rows."""
+    figure = blank(PANEL, 150)
     _panel(styled(figure.subplots()), scores, name)
     return figure
 
 
-def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
-    """Every indicator in one figure, for a page that cannot lay them out itself.
-
-    Args:
-        scores: Both sides' scores.
-        columns: Panels side by side.
-    """
-    names = scores.indicators
+def indicator_panels(scores: Scores) -> "Figure":
+    """Every indicator in one figure, three side by side, for a page that cannot lay them out itself."""
+    names, columns = scores.indicators, 3
     rows = max(1, -(-len(names) // columns))
     figure = blank(columns * PANEL + 40, 44 + rows * 196)
     # No panel has more marks than the key says: rows without a value are not drawn.
@@ -87,7 +77,8 @@ def indicator_panels(scores: Scores, *, columns: int = 3) -> "Figure":
         _nothing(figure.subplots(), "no indicator was run")
         return figure
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, name in zip(grid, names, strict=False):
+    # Names first: zip takes one more of what comes first, and the axes left over are hidden below.
+    for name, axes in zip(names, grid, strict=False):
         _panel(styled(axes), scores, name)
         axes.set_title(name, loc="left", fontsize=12, color=COLOURS["ink"], pad=8, parse_math=False)
     for axes in grid:
@@ -136,39 +127,32 @@ def _value_axis(axes: "Axes", label: str, edges: FloatArray) -> None:
 
 def _nothing(axes: "Axes", message: str) -> None:
     axes.set_axis_off()
-    axes.text(
-        0.5,
-        0.5,
-        message,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=13,
-        color=COLOURS["muted"],
-    )
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": COLOURS["muted"]}
+    axes.text(0.5, 0.5, message, transform=axes.transAxes, **style)
 
 
 def _edges(values: FloatArray, *, bins: int, cut: float | None = None) -> FloatArray:
     """Bin edges over all but the outermost half percent; with a cut, one edge lies just above it."""
+    # A single outlier would press all other rows into one bar.
     low, high = (float(bound) for bound in np.quantile(values, (0.005, 0.995)))
     if cut is not None:
         low, high = min(low, cut), max(high, cut)
+    # Narrower than that, neighbouring edges could be one and the same number.
     if high - low <= 1e-9 * max(1.0, abs(low)):
         low, high = low - 0.5, high + 0.5
     bins = int(min(bins, max(8, 2 * np.sqrt(len(values)))))
     step = (high - low) / bins
+    if cut is None and (values == np.round(values)).all():
+        return _whole_edges(low, high, step)
     if cut is None:
-        return _whole_edges(low, high, step) if _whole(values) else low + step * np.arange(bins + 1, dtype=np.float64)
+        return low + step * np.arange(bins + 1, dtype=np.float64)
+    # The worst kept row scores the cut itself and belongs to the bar on its left.
     above = float(np.nextafter(cut, np.inf))
     # At least one bin below: next to 0 the quotient of so small a difference may vanish.
     first = above - max(1, math.ceil((above - low) / step)) * step
     edges = first + step * np.arange(bins + 2, dtype=np.float64)
     edges[np.abs(edges - above).argmin()] = above
     return edges
-
-
-def _whole(values: FloatArray) -> bool:
-    return bool((values == np.round(values)).all())
 
 
 def _whole_edges(low: float, high: float, step: float) -> FloatArray:
@@ -187,15 +171,9 @@ def _counts(values: FloatArray, edges: FloatArray) -> FloatArray:
 
 
 def _bars(axes: "Axes", edges: FloatArray, rows: FloatArray, side: str, bottom: FloatArray | float = 0) -> None:
-    widths: FloatArray = edges[1:] - edges[:-1]
-    axes.bar(
-        edges[:-1] + 0.06 * widths,
-        rows,
-        width=0.88 * widths,
-        bottom=bottom,
-        align="edge",
-        color=COLOURS[side],
-    )
+    widths = np.diff(edges)
+    lefts = edges[:-1] + 0.06 * widths
+    axes.bar(lefts, rows, width=0.88 * widths, bottom=bottom, align="edge", color=COLOURS[side])
 
 
 def _key(figure: "Figure", kept: int, dropped: int) -> None:
@@ -285,13 +263,13 @@ def _decade_ticks(axes: "Axes") -> None:
 def _cell(axes: "Axes", x: int, y: int, value: float) -> None:
     from matplotlib.patches import Rectangle
 
-    known = np.isfinite(value)
-    side = "kept" if known and value >= 0 else "cut"
-    alpha = 0.08 + 0.55 * abs(value) if known else 0.05
+    is_number = np.isfinite(value)
+    side = "kept" if is_number and value >= 0 else "cut"
+    alpha = 0.08 + 0.55 * abs(value) if is_number else 0.05
     axes.add_patch(
-        Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, color=COLOURS[side if known else "muted"], alpha=alpha, lw=0)
+        Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, color=COLOURS[side if is_number else "muted"], alpha=alpha, lw=0)
     )
-    text = f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") if known else "–"
+    text = f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") if is_number else "–"
     axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=11, color=COLOURS["ink"])
 
 
@@ -301,6 +279,7 @@ def _length_figure(scores: Scores, name: str) -> "Figure":
     axes = styled(figure.subplots())
     kept, dropped = finite(scores.kept[name]), finite(scores.dropped[name])
     values = np.concatenate([kept, dropped])
+    # Edges are lengths that occur; of equal ones, where a length is frequent, one is left.
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _GROUPS + 1), method="lower"))
     edges = np.append(edges[:-1], np.nextafter(edges[-1], np.inf)) if len(edges) > 1 else np.append(edges, edges + 1)
     kept_rows, dropped_rows = _counts(kept, edges), _counts(dropped, edges)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# They turn the direction of what follows, so that a line reads otherwise than it is.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

@@ -105,6 +105,7 @@ def render_report(selection: Selection, record: ScoringRecord, *, rows_per_table
     script = read_template("report.js")
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     terms = [_term(term) for term in record.rule.terms]
+    # Styles, script and figures are the page's own and stand unescaped; every other value is escaped.
     template = html_environment().from_string(read_template("report.html"))
     return template.render(
         record=record,
@@ -264,6 +265,7 @@ def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple
     """Which rows to show: (group, (is it kept, its index on that side))."""
     kept, dropped = scores.kept[LOG_LOSS], scores.dropped[LOG_LOSS]
     losses = np.concatenate([kept, dropped])
+    # Stable, so that the same rows are shown every time; NaN, a row without a score, sorts last and is cut off.
     order = np.argsort(losses, kind="stable")[: scored_rows(losses)]
     ends = (("best", order[:number]), ("worst", order[::-1][:number]))
     for place, rows in ends:
@@ -296,6 +298,7 @@ def _side(
     indices = sorted(places)
     if not indices:
         return
+    # The only texts that are read: those of the rows shown.
     batch = rows.select(indices)[:]
     pairs = record.columns.pairs(batch)
     measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}

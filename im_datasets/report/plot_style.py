@@ -34,6 +34,7 @@ def as_svg(figure: "Figure", *, name: str, label: str) -> str:
 
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # Without a salt matplotlib draws ids at random; as text, labels take the page's font and can be searched.
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
     return _inline(buffer.getvalue(), name, label)
@@ -47,6 +48,7 @@ def as_png(figure: "Figure", *, scale: float = 2) -> bytes:
         scale: Image pixels per CSS pixel.
     """
     buffer = io.BytesIO()
+    # The name of the software holds its version, with which the bytes would change.
     figure.savefig(buffer, format="png", dpi=72 * scale, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -56,10 +58,12 @@ def _inline(svg: str, name: str, label: str) -> str:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    # Several figures share a page, where an id may stand once; only clip paths, with salted ids, are referred to.
     body = re.sub(r' id="[A-Za-z_]\w*?(?:\.\w+)?_\d+"', "", body)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"font: ([\d.]+)px [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1\2px", body)
     body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
+    # The page switches its variables between light and dark.
     for role, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{role})")
     body = re.sub(r"\n\s*", "\n", body)

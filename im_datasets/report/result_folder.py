@@ -130,6 +130,7 @@ def write_result(
     write_report(selection, record, folder / REPORT)
     write_card(selection, record, folder, CardFacts.of(license, language))
     spent = {"write": round(written - clock, 3), "report": round(perf_counter() - written, 3)}
+    # The record comes last and alone tells that the others are whole; so it holds the time that they took.
     record = replace(record, seconds={**record.seconds, **spent}, peak_memory_bytes=peak_memory_bytes())
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record

@@ -130,6 +130,7 @@ def superiority(left: FloatArray, right: FloatArray) -> float:
         return math.nan
     # From the ranks alone: scipy's own test would also work out a p-value, which divides by 0 where all are equal.
     ranks = rankdata(np.concatenate([left, right]))[: len(left)]
+    # The ranks that the left values have among themselves are no wins.
     wins = ranks.sum() - len(left) * (len(left) + 1) / 2
     return float(wins / (len(left) * len(right)))
 
@@ -189,6 +190,7 @@ def scored_rows(values: FloatArray) -> int:
 def _floats(rows: Dataset, names: Iterable[str]) -> dict[str, FloatArray]:
     names = list(names)
     present = [name for name in names if name in rows.column_names]
+    # As Arrow: a list of Python floats would take several times the memory of millions of scores.
     table = rows.select_columns(present).with_format("arrow")[:] if present else None
     missing = np.full(len(rows), np.nan)
     return {

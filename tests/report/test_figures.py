@@ -139,6 +139,12 @@ def test_scores_of_a_large_dataset_are_drawn_from_columns_only():
     assert sum(bar_heights(drawn)) == 1980
 
 
+def test_indicator_panels_show_no_axes_without_an_indicator():
+    names = ("im_mtld", "im_similarity", "im_quality", "im_perplexity")
+    scores = make({name: [1.0, 2.0] for name in names}, {name: [3.0] for name in names})
+    assert [axes.axison for axes in figures.indicator_panels(scores).axes] == [True] * 4 + [False] * 2
+
+
 def test_indicator_panels_count_the_rows_that_are_drawn():
     scores = Scores.of(make_selection(24, 8, unscorable=2))
     assert key_of(figures.indicator_panels(scores)) == ["kept 8", "dropped 14"]
