@@ -9,7 +9,6 @@ from command_line import invoke
 
 from im_datasets.calibration.experiments import experiment
 from im_datasets.calibration.runs import read_runs
-from im_datasets.cli.options import load_objective
 from im_datasets.common.errors import CalibrationError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
@@ -43,12 +42,6 @@ def test_interrupted_command_says_that_it_goes_on(tmp_path, monkeypatch):
     done = invoke("compare", "a.jsonl", "--base-model", "m", "--evaluation", "e.jsonl", "--out", tmp_path / "out")
     assert done.exit_code == 130
     assert "finished runs are kept, and the same command goes on" in done.output
-
-
-def test_load_objective_finds_modules_of_the_working_folder(tmp_path, monkeypatch):
-    (tmp_path / "my_objective.py").write_text("def rows(dataset, seed):\n    return float(len(dataset))\n")
-    monkeypatch.chdir(tmp_path)
-    assert load_objective("my_objective:rows")([1, 2], 0) == 2.0
 
 
 @pytest.mark.slow

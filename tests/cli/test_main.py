@@ -12,7 +12,6 @@ import pytest
 
 from im_datasets.cli import main as cli
 from im_datasets.cli.options import ModelOptions
-from im_datasets.cli.printing import print_summary
 from im_datasets.indicators import Quality
 from im_datasets.models.embedder import Embedder
 from im_datasets.scoring.record import ScoringRecord
@@ -270,14 +269,6 @@ def test_mine_tells_a_shortfall_and_shows_rows_without_control_characters(call, 
     assert "␛[2J" in out
     assert not set("\x1b\x9b\u202e") & set(out)
     assert json.loads(call(*command, "--json")[1])["shortfall"] == 1
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(59.6, "1 min 0 s"), (59.4, "0 min 59 s"), (3599.7, "60 min 0 s")])
-def test_print_summary_rounds_before_it_parts_minutes_from_seconds(capsys, seconds, told):
-    summary = {"kept": 0, "rows": 0, "cut": None, "rule": {"name": "x"}, "columns": {}, "reasons": {}, "best": []}
-    more = {"worst": [], "repeated": False, "seconds": {"a": seconds}, "peak_memory_bytes": 0, "folder": "x"}
-    print_summary({**summary, **more, "shortfall": 0})
-    assert f"Took {told}," in capsys.readouterr().out
 
 
 def test_metrics_push_warns_that_the_spaces_ask_pypi_for_this_package(call):

@@ -4,15 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from report_sample import make_record
 
 from im_datasets.common.errors import HubError, OutputError
 from im_datasets.data.columns import Columns
 from im_datasets.hub.manifest import Manifest
-from im_datasets.report.configs import SMALL_BYTES, Config, Published
-from im_datasets.scoring.record import ScoringRecord, cut_word, read_record, without_paths
+from im_datasets.report.configs import Config, Published
+from im_datasets.scoring.record import ScoringRecord, read_record, without_paths
 
 
 def make_manifest(**changes):
@@ -49,70 +47,11 @@ def test_manifest_of_a_later_schema_is_refused_as_such():
         Manifest.from_json(json.dumps(data))
 
 
-def test_published_knows_a_small_file_by_both_digests(tmp_path):
-    # git hash-object of a file that holds "hello\n"
-    assert Published.of(b"hello\n").git_sha1 == "ce013625030ba8dba906f756967f9e9ca394464a"
-    (tmp_path / "small").write_bytes(b"hello\n")
-    assert Published.of_file(tmp_path / "small") == Published.of(b"hello\n")
-    (tmp_path / "big").write_bytes(b"\0" * (SMALL_BYTES + 1))
-    big = Published.of_file(tmp_path / "big")
-    assert big.git_sha1 is None
-    assert big.sha256 == Published.of(b"\0" * (SMALL_BYTES + 1)).sha256
-
-
-@pytest.mark.parametrize(
-    ("word", "cut"),
-    [
-        ("/home/me/rows.jsonl", "rows.jsonl"),
-        ("/home/me/x y/my rows.jsonl", "my rows.jsonl"),
-        ("file:///home/me/rows.jsonl", "rows.jsonl"),
-        ("~/models/tiny", "tiny"),
-        ("--rule=/home/me/rule.json", "--rule=rule.json"),
-        ("C:\\Users\\me\\rows.csv", "rows.csv"),
-        ("\\\\server\\share\\rows.csv", "rows.csv"),
-        ("--columns=instruction=/data/question", "--columns=instruction=/data/question"),
-        ("instruction=/a/b,response=/c/d", "instruction=/a/b,response=/c/d"),
-        ("https://example.org/a/b", "https://example.org/a/b"),
-        ("owner/name", "owner/name"),
-        ("and/or", "and/or"),
-        ("../data/rows.jsonl", "../data/rows.jsonl"),
-    ],
-)
-def test_cut_word(word, cut):
-    assert cut_word(word) == cut
-
-
-@given(st.text(alphabet="abc/=, ~-", max_size=30))
-def test_cut_word_twice_is_once(word):
-    assert cut_word(cut_word(word)) == cut_word(word)
-
-
-def test_without_paths_cuts_where_a_path_may_stand():
-    indicator = replace(
-        make_record().indicators[0], settings={"embedder": {"model": "/home/me/mini"}}, model={"id": "/home/me/mini"}
-    )
-    source = {"kind": "file", "id": "/home/me/rows.jsonl", "files": ["/home/me/rows.jsonl"]}
-    stated = {
-        "Similarity": {"embedder": {"model": "/home/me/mini", "weights": "sha256:0a"}},
-        "Length": {"tokenizer": "x"},
-    }
-    rule = replace(make_record().rule, provenance={"base_model": {"id": "/home/me/base"}}, indicators=stated)
-    record = without_paths(make_record(source=source, indicators=[indicator], rule=rule, command=["x", "/home/me/a"]))
-    assert "/home/me" not in json.dumps(record.to_dict())
-    assert (record.source["files"], record.command) == (["rows.jsonl"], ["x", "a"])
-    stated["Similarity"]["embedder"]["model"] = "mini"
-    assert record.rule.indicators == stated
-
-
 def test_without_paths_leaves_settings_and_columns_that_only_look_like_paths():
     columns = Columns(instruction="/data/instruction", response="/data/response", system="/no/think")
     settings = {"template": "{instruction}\n/no/think\n", "model": "owner/name"}
     record = make_record(columns=columns, indicators=[replace(make_record().indicators[0], settings=settings)])
     assert without_paths(record) == record
-
-
-def test_without_paths_leaves_a_clean_record_as_it_is():
-    assert without_paths(make_record()) == make_record()
 
 
 def _record_data(**changes):

@@ -11,7 +11,6 @@ import im_datasets
 from im_datasets.common.errors import IndicatorError, ModuleNameError, RuleError
 from im_datasets.indicators import metric as measurement
 from im_datasets.indicators.metric import as_strings, module_path, summarise
-from im_datasets.indicators.score_columns import COLUMNS, output_table
 from im_datasets.rules.linear import LinearRule, read_rule
 
 MESSAGES = [{"role": "user", "content": "Zähle: 1, 2, 3."}]
@@ -128,19 +127,6 @@ def test_knn_needs_more_rows_than_k():
     module = im_datasets.metric("knn", keep_in_memory=True)
     with pytest.raises(IndicatorError, match="6"):
         module.compute(predictions=["a"], references=["b"])
-
-
-@pytest.mark.parametrize("name", sorted(COLUMNS))
-def test_output_table_says_what_the_table_of_columns_says(name):
-    column = COLUMNS[name]
-    line = output_table([name]).splitlines()[-1]
-    assert line.startswith(f"| `{name}` | {column.meaning} | {column.unit} | ")
-    assert line.endswith(f" | {column.direction} |")
-
-
-def test_output_table_writes_bounds_for_people():
-    assert "| −1 to 1 |" in output_table(["im_similarity"])
-    assert "| −∞ to ∞ |" in output_table(["im_quality"])
 
 
 def test_read_rule_takes_name_path_json_mapping_and_rule(tmp_path):

@@ -12,8 +12,6 @@ import pytest
 from module_samples import ROOT, SAMPLES
 
 import im_datasets
-from im_datasets.common.errors import MissingExtraError
-from im_datasets.indicators.metric_page import build, scores_table
 
 PYTHON = os.environ.get("IM_SPACES_PYTHON") or sys.executable
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
@@ -128,14 +126,3 @@ def test_page_shows_what_went_wrong(browser, addresses):
     page.get_by_role("button", name="Score").click()
     page.get_by_text("/nowhere").nth(1).wait_for()
     page.close()
-
-
-def test_scores_table_says_what_could_not_be_scored():
-    table = scores_table(im_datasets.metric("length", keep_in_memory=True), ("Name a fruit.", ""))
-    assert table.count("could not be scored") == 2
-
-
-@pytest.mark.skipif(find_spec("gradio") is not None, reason="Gradio is here")
-def test_page_without_gradio_says_how_to_get_it():
-    with pytest.raises(MissingExtraError, match=r"pip install 'im-datasets\[spaces\]'"):
-        build(im_datasets.metric("mtld", keep_in_memory=True), ("a", "b"))

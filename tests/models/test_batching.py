@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from im_datasets.models import batching
 from im_datasets.models.batching import KERNEL_ROWS, Batcher, TokenBatch, TokenBudget, Tokens, padded_length
-from im_datasets.models.meter import count, metering, report
+from im_datasets.models.meter import metering
 
 PAD = 99
 
@@ -153,19 +153,6 @@ def test_metering_counts_tokens_and_hears_how_far_it_is(texts, budget):
     assert len({total for _, total in heard}) <= 1
     assert [done for done, _ in heard] == sorted({done for done, _ in heard})
     assert not heard or heard[-1][0] == heard[-1][1]
-
-
-def test_metering_ends_with_its_block_even_after_an_error():
-    outer: list[int] = []
-    inner: list[int] = []
-    with metering(lambda done, total: outer.append(done)) as meter:
-        with pytest.raises(KeyError), metering(lambda done, total: [inner.append(done), {}[done]]):
-            report(1, 3)
-        report(2, 3)
-        count(truncated=2)
-    report(3, 3)
-    count(truncated=1)
-    assert (outer, inner, meter.truncated) == ([2], [1], 2)
 
 
 @pytest.mark.parametrize("room", [80, 200, 2000])

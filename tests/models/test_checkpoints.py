@@ -32,7 +32,6 @@ from transformers import (
 from im_datasets.common.errors import ModelError
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
 from im_datasets.models.devices import choose_device
-from im_datasets.models.hub_models import folder_digest
 
 TINY: dict[str, Any] = {"vocab_size": 360, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 
@@ -147,24 +146,6 @@ def test_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.Mo
     assert choose_device("cuda:1") == "cuda:1"
     with pytest.raises(ModelError, match=r"is not available here; available: cpu, cuda:0 to cuda:1$"):
         choose_device(device)
-
-
-@pytest.mark.parametrize("name", ["modeling_own.py", "qwen.tiktoken", "weights.pth", "sub/vocab.bpe"])
-def test_folder_digest_heeds_every_file_that_the_model_is_made_of(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("a = 1")
-    before = folder_digest(tmp_path)
-    (tmp_path / name).write_text("a = 22")
-    assert folder_digest(tmp_path) != before
-
-
-@pytest.mark.parametrize("name", ["README.md", ".git/index", "__pycache__/a.pyc", ".gitattributes"])
-def test_folder_digest_leaves_out_what_the_model_is_not_made_of(tmp_path: Path, name: str) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    before = folder_digest(tmp_path)
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("a = 1")
-    assert folder_digest(tmp_path) == before
 
 
 @pytest.mark.parametrize(("kind", "made"), [("causal", llama), ("seq2seq", t5)])

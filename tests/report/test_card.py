@@ -17,8 +17,7 @@ from im_datasets.hub.card_merge import split_card as split_front_matter
 from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.report.card import CONFIGS, mined_configs, render_card
 from im_datasets.report.card_blocks import find_blocks
-from im_datasets.report.card_facts import CardFacts, missing_facts
-from im_datasets.report.card_metadata import _size_category
+from im_datasets.report.card_facts import CardFacts
 from im_datasets.report.configs import Config
 from im_datasets.scoring.record import IndicatorRecord
 
@@ -174,32 +173,11 @@ def test_render_card_states_what_was_given():
     assert body.lstrip().startswith("# Best\n")
 
 
-def test_missing_facts_name_the_option():
-    assert missing_facts("mit", "en") == []
-    assert "--license" in missing_facts(None, "en")[0]
-    assert "--language" in missing_facts("mit", "")[0]
-
-
 def test_render_card_names_a_hub_source_in_its_front_matter():
     record = make_record(source={"kind": "hub", "id": "someone/rows", "revision": "abc"})
     front, body = split_card(render(record=record))
     assert front["source_datasets"] == ["someone/rows"]
     assert "revision abc" in body
-
-
-@pytest.mark.parametrize(
-    ("kept", "category"),
-    [
-        (0, "n<1K"),
-        (999, "n<1K"),
-        (1000, "1K<n<10K"),
-        (9999, "1K<n<10K"),
-        (10**12 - 1, "100B<n<1T"),
-        (10**13, "n>1T"),
-    ],
-)
-def test_size_category_is_the_hubs(kept, category):
-    assert _size_category(kept) == category
 
 
 def test_size_category_comes_from_the_kept_rows():

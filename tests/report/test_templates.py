@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from im_datasets.common.errors import OutputError
-from im_datasets.report.formatting import format_number, one_line
+from im_datasets.report.formatting import one_line
 from im_datasets.report.templates import (
     code_block,
     escape_markdown,
@@ -58,27 +58,6 @@ def test_escape_markdown_stays_in_its_cell(left, right):
 def test_code_block_cannot_be_closed_from_inside(text):
     tokens = MARKDOWN.parse(code_block(text) + "\n\nafter")
     assert [t.type for t in tokens] == ["fence", "paragraph_open", "inline", "paragraph_close"]
-
-
-def test_one_line_bounds_the_length_and_shows_controls():
-    assert one_line("x" * 300) == "x" * 199 + "…"
-    assert one_line("a\x00\x1b\x85\udc80b") == "a␀␛ \ufffdb"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.0, "0"),
-        (-0.5, "−0.5000"),
-        (12345.6, "12,346"),
-        (3.0, "3"),
-        (0.00001234, "1.234e−05"),
-        (float("inf"), "–"),
-        (None, "–"),
-    ],
-)
-def test_format_number_is_readable(value, shown):
-    assert format_number(value) == shown
 
 
 @pytest.mark.parametrize("environment", [html_environment, markdown_environment])
