@@ -4,7 +4,7 @@ Which columns to read is decided from their names alone, so that a batch of any 
 value looks like is met row by row in ``conversations``. Where names allow two readings, the user is asked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -107,17 +107,17 @@ class Columns:
             ColumnsError: Not of this form, or a part that does not exist or comes twice.
         """
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        known = [field.name for field in fields(cls)]
-        found: dict[str, str] = {}
+        accepted = [field.name for field in fields(cls)]
+        mapping: dict[str, str] = {}
         for part in parts:
             field, _, name = (piece.strip() for piece in part.partition("="))
-            if field not in known or not name or field in found:
+            if field not in accepted or not name or field in mapping:
                 raise ColumnsError(
-                    f"cannot read {part!r} in {text!r}; write each of {', '.join(known)} at most once, as in "
+                    f"cannot read {part!r} in {text!r}; write each of {', '.join(accepted)} at most once, as in "
                     "instruction=question,response=answer"
                 )
-            found[field] = name
-        return cls(**found)
+            mapping[field] = name
+        return cls(**mapping)
 
     @property
     def mapping(self) -> dict[str, str]:
@@ -182,8 +182,7 @@ class Columns:
         Raises:
             ColumnsError: A column is missing.
         """
-        pairs = [self._pair(row) for row in self._rows(batch)]
-        return Pairs([pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs])
+        return self._read(batch, pair_at)
 
     def questions(self, batch: Mapping[str, Sequence[Any]]) -> Pairs:
         """Read the instructions of a batch as ``pairs`` does, whatever the responses are.
@@ -197,8 +196,7 @@ class Columns:
         Raises:
             ColumnsError: A column is missing.
         """
-        read = [self._question(row) for row in self._rows(batch)]
-        return Pairs([context for context, _ in read], [""] * len(read), [reason for _, reason in read])
+        return self._read(batch, lambda turns, answer: (question_at(turns, answer), ""))
 
     def check_instruction(self, batch: Mapping[str, Sequence[Any]]) -> None:
         """Refuse a mapping of the response alone where the responses hold no conversation to take the instruction from.
@@ -224,7 +222,13 @@ class Columns:
         Raises:
             ColumnsError: A column is missing.
         """
-        return [_turns_or_none(row) for row in self._rows(batch)]
+        conversations: list[list[Turn]] = []
+        for row in self._rows(batch):
+            try:
+                conversations.append(_turns(row))
+            except UnscorableRow:
+                conversations.append([])
+        return conversations
 
     def _rows(self, batch: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         self.require(batch)
@@ -234,33 +238,22 @@ class Columns:
             for row in zip(*(batch[name] for name in mapping.values()), strict=True)
         ]
 
-    def _pair(self, row: dict[str, Any]) -> tuple[Spoken, str, str]:
-        try:
-            return (*pair_at(_turns(row), _answer(row)), "")
-        except UnscorableRow as problem:
-            return (), "", str(problem.reason)
-
-    def _question(self, row: dict[str, Any]) -> tuple[Spoken, str]:
-        try:
-            return question_at(_turns(row), _answer(row)), ""
-        except UnscorableRow as problem:
-            return (), str(problem.reason)
+    def _read(self, batch: Mapping[str, Sequence[Any]], read: Callable[[list[Turn], int], tuple[Spoken, str]]) -> Pairs:
+        pairs = Pairs([], [], [])
+        for row in self._rows(batch):
+            turn = row.get("turn")
+            try:
+                context, response = read(_turns(row), turn if isinstance(turn, int) else -1)
+                reason = ""
+            except UnscorableRow as problem:
+                context, response, reason = (), "", str(problem.reason)
+            pairs.contexts.append(context)
+            pairs.responses.append(response)
+            pairs.reasons.append(reason)
+        return pairs
 
 
 _CHOSEN_LAYOUTS = ("preference", "chosen answer")
-
-
-def _answer(row: dict[str, Any]) -> int:
-    """Which assistant turn is the response; -1 is the last."""
-    turn = row.get("turn")
-    return turn if isinstance(turn, int) else -1
-
-
-def _turns_or_none(row: dict[str, Any]) -> list[Turn]:
-    try:
-        return _turns(row)
-    except UnscorableRow:
-        return []
 
 
 def _turns(row: dict[str, Any]) -> list[Turn]:
@@ -270,32 +263,29 @@ def _turns(row: dict[str, Any]) -> list[Turn]:
     turns = read_conversation(row["messages"]) if "messages" in row else []
     turns = (read_history(row["history"]) if "history" in row else []) + turns
     if "instruction" in row or "input" in row:
-        turns = turns + _asked(row)
+        turns = turns + _user_turn(row)
     if "response" in row:
         answer = read_text_or_turns(row["response"], "assistant")
         turns = answer if any(turn.role == "user" for turn in answer) else turns + answer
-    return _with_system(turns, row)
+    # A conversation's own system turn stands: that of the column would be a second one.
+    if row.get("system") is None or any(turn.role == "system" for turn in turns):
+        return turns
+    return read_text_or_turns(row["system"], "system") + turns
 
 
-def _asked(row: dict[str, Any]) -> list[Turn]:
+def _user_turn(row: dict[str, Any]) -> list[Turn]:
     """The user's turn: instruction and input joined."""
     turns = read_text_or_turns(row.get("instruction"), "user")
-    given = row.get("input")
-    if given is None or (isinstance(given, str) and is_no_input(given)):
+    value = row.get("input")
+    if value is None or (isinstance(value, str) and is_no_input(value)):
         return turns
-    extras = read_text_or_turns(given, "user")
+    extras = read_text_or_turns(value, "user")
     extra = extras[0] if len(extras) == 1 else Turn("user", None, not_text=True)
     last = turns[-1] if turns else Turn("user", None)
     texts = [text for text in (last.text, extra.text) if text and text.strip()]
     media = last.media or extra.media or is_media_reference(extra.text or "")
     joined = Turn(last.role, INPUT_JOIN.join(texts), media, last.not_text or extra.not_text)
     return [*turns[:-1], joined]
-
-
-def _with_system(turns: list[Turn], row: dict[str, Any]) -> list[Turn]:
-    if row.get("system") is None or any(turn.role == "system" for turn in turns):
-        return turns
-    return read_text_or_turns(row["system"], "system") + turns
 
 
 def _first_instance(value: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import lzma
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from hashlib import sha256
+from contextlib import suppress
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,23 +65,30 @@ def find_files(data: str) -> dict[str, list[Path]]:
         SourceError: There is something, but no data file that can be read.
     """
     path = Path(data).expanduser()
+    splits: dict[str, list[Path]] = defaultdict(list)
     if path.is_file():
-        files, splits = [path], {"train": [path]}
+        files = splits["train"] = [path]
     elif path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
-        files = [file for file in files if format_of(file) and file.name not in _NO_DATA]
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_data(file, path)]
         is_result = any((path / mark).is_file() for mark in _RESULT_MARKS)
-        splits = _by_side(files, path) if is_result else _by_split(files, path)
+        for file in files:
+            # The sides of a selection: ``kept.parquet``, or the shards in ``kept/``.
+            side = Path(file.relative_to(path).parts[0]).stem
+            splits[side if is_result else _split_of(file, path)].append(file)
     else:
         # A pattern may be absolute, which Path.glob refuses.
-        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [Path(file) for file in found if Path(file).is_file()]
-        splits = {"train": files} if files else {}
+        paths = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        files = [file for file in paths if file.is_file()]
+        if files:
+            splits["train"] = files
     if path.is_dir() and not files:
         raise SourceError(f"no data files in the folder {data}; accepted: {_accepted()}")
     for file in files:
-        _check_file(file)
-    return splits
+        if format_of(file) is None:
+            raise SourceError(f"cannot tell the format of {file.name}; accepted: {_accepted()}")
+        if file.stat().st_size == 0:
+            raise SourceError(f"the file {file.name} is empty")
+    return dict(splits)
 
 
 def read_files(files: list[Path], split: str) -> Dataset:
@@ -133,17 +141,16 @@ def _with_rows(files: list[Path]) -> list[Path]:
     Raises:
         SourceError: None has.
     """
-    if not (found := [file for file in files if not _is_without_rows(file)]):
+    filled = []
+    for file in files:
+        # A broken or compressed file is for the loader to read.
+        with suppress(pa.ArrowException, OSError):
+            if not pq.read_metadata(file).num_rows:
+                continue
+        filled.append(file)
+    if not filled:
         raise SourceError(f"no rows in {_few(files)}")
-    return found
-
-
-def _is_without_rows(file: Path) -> bool:
-    """True for a Parquet file that says so; a broken or compressed one is for the loader to read."""
-    try:
-        return not pq.read_metadata(file).num_rows
-    except (pa.ArrowException, OSError):
-        return False
+    return filled
 
 
 def _only_format(files: list[Path]) -> str:
@@ -162,8 +169,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0")
         with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
+            file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 
@@ -292,7 +298,7 @@ def _json_values(file: Path) -> Iterator[Any]:
         SourceError: Not JSON; the message names the line.
     """
     try:
-        with _open(file) as stream:
+        with _OPENERS.get(file.suffix.lower(), open)(file, "rt", encoding="utf-8-sig") as stream:
             first = next((line for line in stream if line.strip()), "")
             stream.seek(0)
             if first.lstrip().startswith("["):
@@ -319,19 +325,12 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
             raise SourceError(f"line {number} of {file.name} is nested too deeply to be read; remove it") from error
 
 
-def _open(file: Path) -> IO[str]:
-    opener = _OPENERS.get(file.suffix.lower(), open)
-    stream: IO[str] = opener(file, "rt", encoding="utf-8-sig")
-    return stream
-
-
 def _check_text(files: Iterable[Path]) -> None:
     """The loaders let broken UTF-8 pass, and it breaks later, where nobody can tell which line it was."""
     for file in files:
-        opener = _OPENERS.get(file.suffix.lower(), open)
         number = 0
         try:
-            with opener(file, "rb") as stream:
+            with _OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
                 for number, line in enumerate(stream, 1):  # noqa: B007 - used when decoding fails
                     line.decode()
         except UnicodeDecodeError as error:
@@ -340,36 +339,18 @@ def _check_text(files: Iterable[Path]) -> None:
             raise SourceError(f"cannot read {file.name}: {one_line(error)}") from error
 
 
-def _check_file(file: Path) -> None:
-    if format_of(file) is None:
-        raise SourceError(f"cannot tell the format of {file.name}; accepted: {_accepted()}")
-    if file.stat().st_size == 0:
-        raise SourceError(f"the file {file.name} is empty")
-
-
 def _accepted() -> str:
     return f"{', '.join(FORMATS)}, each also with {', '.join(_OPENERS)}"
 
 
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+def _is_data(file: Path, folder: Path) -> bool:
+    is_hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return not is_hidden and format_of(file) is not None and file.name not in _NO_DATA
 
 
-def _by_split(files: list[Path], folder: Path) -> dict[str, list[Path]]:
-    splits: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
-        named = [split for split, names in _SPLIT_WORDS.items() if set(words) & set(names)]
-        splits[named[0] if named else "train"].append(file)
-    return dict(splits)
-
-
-def _by_side(files: list[Path], folder: Path) -> dict[str, list[Path]]:
-    """The sides of a selection: ``kept.parquet``, or the shards in ``kept/``."""
-    sides: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        sides[Path(file.relative_to(folder).parts[0]).stem].append(file)
-    return dict(sides)
+def _split_of(file: Path, folder: Path) -> str:
+    words = set(re.split(r"[^a-z]+", str(file.relative_to(folder)).lower()))
+    return next((split for split, names in _SPLIT_WORDS.items() if words & set(names)), "train")
 
 
 def _few(files: list[Path]) -> str:

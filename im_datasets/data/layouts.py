@@ -36,7 +36,8 @@ LONE_INSTRUCTION = ("input", "inputs", "context", "user", "human")
 
 _ATTRIBUTES = ("id", "ids", "format", "type", "length", "len", "tokens", "count", "score")
 
-Found = dict[str, list[str]]
+Candidates = dict[str, list[str]]
+"""Part of a pair → the columns that may be it, by their names."""
 
 
 def find_fields(names: Iterable[str]) -> dict[str, str]:
@@ -46,17 +47,17 @@ def find_fields(names: Iterable[str]) -> dict[str, str]:
         ColumnsError: No known layout, or more than one reading.
     """
     names = list(names)
-    found = {part: [name for name in names if _key(name) in accepted] for part, accepted in NAMES.items()}
-    if not found["instruction"]:
-        found["instruction"] = [name for name in names if _key(name) in LONE_INSTRUCTION]
-        found["input"] = []
-    answers = found["chosen"] + found["response"] + found["instances"]
-    answers += [] if found["chosen"] else found["messages"]
+    candidates = {part: [name for name in names if _key(name) in accepted] for part, accepted in NAMES.items()}
+    if not candidates["instruction"]:
+        candidates["instruction"] = [name for name in names if _key(name) in LONE_INSTRUCTION]
+        candidates["input"] = []
+    answers = candidates["chosen"] + candidates["response"] + candidates["instances"]
+    answers += [] if candidates["chosen"] else candidates["messages"]
     if not answers:
-        raise ColumnsError(_no_response(names, found))
+        raise ColumnsError(_no_response(names, candidates))
     if len(answers) > 1:
-        raise ColumnsError(_question("response", answers, [_fix(answer, found) for answer in answers]))
-    return _fields(answers[0], found, names)
+        raise ColumnsError(_question("response", answers, [_fix(answer, candidates) for answer in answers]))
+    return _fields(answers[0], candidates, names)
 
 
 def is_message_tree(names: Iterable[str]) -> bool:
@@ -69,32 +70,32 @@ def _key(name: str) -> str:
     return name.strip().lower()
 
 
-def _fields(answer: str, found: Found, names: list[str]) -> dict[str, str]:
+def _fields(answer: str, candidates: Candidates, names: list[str]) -> dict[str, str]:
     """The fields, once the column of the answer is settled."""
-    rest = _context(answer, found)
-    for part, candidates in rest.items():
-        if len(candidates) > 1:
+    rest = _context(answer, candidates)
+    for part, columns in rest.items():
+        if len(columns) > 1:
             settled = {other: few[0] for other, few in rest.items() if len(few) == 1 and other != part}
-            fixes = [{**settled, part: name, _field_of(answer): answer} for name in candidates]
-            raise ColumnsError(_question(part, candidates, fixes))
-    fields = {part: candidates[0] for part, candidates in rest.items()}
-    alone = answer in found["chosen"] + found["messages"]
+            fixes = [{**settled, part: name, _field_of(answer): answer} for name in columns]
+            raise ColumnsError(_question(part, columns, fixes))
+    fields = {part: columns[0] for part, columns in rest.items()}
+    alone = answer in candidates["chosen"] + candidates["messages"]
     if not alone and "instruction" not in fields:
         raise ColumnsError(f"no instruction column in {names}. {_how({'instruction': 'q', _field_of(answer): answer})}")
     return {**fields, _field_of(answer): answer}
 
 
-def _context(answer: str, found: Found) -> Found:
+def _context(answer: str, candidates: Candidates) -> Candidates:
     """Candidates for what stands around the answer, without empty ones."""
-    if answer in found["messages"]:
+    if answer in candidates["messages"]:
         parts = ["system"]
-    elif answer in found["chosen"] and not found["instruction"]:
+    elif answer in candidates["chosen"] and not candidates["instruction"]:
         parts = ["messages", "system"]
-    elif answer in found["instances"]:
+    elif answer in candidates["instances"]:
         parts = ["instruction", "system"]
     else:
         parts = ["instruction", "input", "history", "system"]
-    return {part: found[part] for part in parts if found[part]}
+    return {part: candidates[part] for part in parts if candidates[part]}
 
 
 def _field_of(answer: str) -> str:
@@ -103,13 +104,13 @@ def _field_of(answer: str) -> str:
     return next((part for part in ("messages", "instances") if key in NAMES[part]), "response")
 
 
-def _fix(answer: str, found: Found) -> dict[str, str]:
-    return {**{part: names[0] for part, names in _context(answer, found).items()}, _field_of(answer): answer}
+def _fix(answer: str, candidates: Candidates) -> dict[str, str]:
+    return {**{part: names[0] for part, names in _context(answer, candidates).items()}, _field_of(answer): answer}
 
 
-def _question(part: str, candidates: list[str], fixes: list[dict[str, str]]) -> str:
-    listed = " and ".join(repr(name) for name in candidates)
-    doubt = "could each be" if len(candidates) > 1 else "may or may not be"
+def _question(part: str, columns: list[str], fixes: list[dict[str, str]]) -> str:
+    listed = " and ".join(repr(name) for name in columns)
+    doubt = "could each be" if len(columns) > 1 else "may or may not be"
     return f"{listed} {doubt} the {part}; say which column is. {' Or: '.join(_how(fix) for fix in fixes)}"
 
 
@@ -121,18 +122,15 @@ def _how(fields: dict[str, str]) -> str:
     return f"Pass --columns {quoted} or columns=Columns({call})."
 
 
-def _no_response(names: list[str], found: Found) -> str:
+def _no_response(names: list[str], candidates: Candidates) -> str:
     variants = [name for name in names if _affix(name, "response") is not None]
     if not variants:
-        question = found["instruction"][0] if found["instruction"] else "q"
+        question = candidates["instruction"][0] if candidates["instruction"] else "q"
         fix = _how({"instruction": question, "response": "a"})
-        return f"no response column in {names}; known names: {', '.join(_known_answers())}. {fix}"
-    fixes = [_variant_fix(variant, names, found) for variant in variants]
+        accepted = [name for part in ("response", "instances", "chosen", "messages") for name in NAMES[part]]
+        return f"no response column in {names}; known names: {', '.join(accepted)}. {fix}"
+    fixes = [_variant_fix(variant, names, candidates) for variant in variants]
     return _question("response", variants, fixes)
-
-
-def _known_answers() -> list[str]:
-    return [name for part in ("response", "instances", "chosen", "messages") for name in NAMES[part]]
 
 
 def _affix(name: str, part: str) -> str | None:
@@ -144,11 +142,11 @@ def _affix(name: str, part: str) -> str | None:
     return rest if rest and first in NAMES[part] and rest.split("_")[-1] not in _ATTRIBUTES else None
 
 
-def _variant_fix(variant: str, names: list[str], found: Found) -> dict[str, str]:
+def _variant_fix(variant: str, names: list[str], candidates: Candidates) -> dict[str, str]:
     """The fields that share the variant's affix, else those of the usual names."""
     affix = _affix(variant, "response")
     fields: dict[str, str] = {}
     for part in ("instruction", "input"):
-        same = [name for name in names if _affix(name, part) == affix] or found[part]
+        same = [name for name in names if _affix(name, part) == affix] or candidates[part]
         fields |= {part: same[0]} if same else {}
     return {"instruction": "q", **fields, "response": variant}

@@ -110,23 +110,11 @@ def _response(turn: Turn) -> str:
 
 
 _MEDIA = re.compile(r"(?:\A|[.?!。？！])\s*<(?:image|audio|video)>|^\s*<(?:image|audio|video)>\s*$", re.I | re.M)
-
-
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
-
-
 _NO_OUTPUT = re.compile(r"<\s*no\s*(?:out|in)put\s*>\.?", re.I)
-
-
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
-
-
 _TEMPLATE = re.compile(r"(?<![A-Za-z0-9^_\\{}$])\{\{\s*[A-Za-z_][\w .-]+?\}\}(?!\})")
-
-
 _MARKER_NOISE = re.compile(r"[\s<>()\[\]\"'`.\\]+")
-
-
 _BRACKETED_MEDIA = re.compile(
     r"(?![^>]*=\")[\[(<][^<>\[\]()]*\b(?:image|photo|photograph|picture|audio|video|painting|figure)s?\b[^<>\[\]()]*[\])>]\.?",
     re.I,

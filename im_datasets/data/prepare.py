@@ -94,9 +94,8 @@ def threads(dataset: Dataset) -> tuple[Dataset, Columns]:
     Raises:
         ColumnsError: No such columns, an id that comes twice, or messages that are their own ancestors.
     """
-    settings = {"dataset": dataset}
     try:
-        rows = Dataset.from_generator(_thread_rows, gen_kwargs=settings, features=THREAD_FEATURES)
+        rows = Dataset.from_generator(_thread_rows, gen_kwargs={"dataset": dataset}, features=THREAD_FEATURES)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, ColumnsError):
             raise error.__cause__ from None

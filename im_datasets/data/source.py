@@ -13,13 +13,7 @@ from random import Random
 from typing import Any
 
 import datasets
-from datasets import (
-    Dataset,
-    DatasetDict,
-    IterableDataset,
-    load_dataset_builder,
-    load_from_disk,
-)
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError
@@ -101,7 +95,7 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     folder = Path(text).expanduser()
     parquet: tuple[str, ...] = ()
     with _quiet():
-        if _is_saved(folder):
+        if any((folder / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
             rows, info = _from_disk(folder, request.split)
         elif files := find_files(text):
             stream = (limit, seed) if request.streaming else None
@@ -166,7 +160,9 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
         raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
     try:
         builder = load_dataset_builder(name, name=request.config, revision=request.revision)
-        chosen = _choose("split", request.split, _split_names(builder), name)
+        files = getattr(builder.config, "data_files", None) or {}
+        splits = [str(split) for split in files or builder.info.splits or ["train"]]
+        chosen = _choose("split", request.split, splits, name)
         if request.streaming:
             rows = builder.as_streaming_dataset(split=chosen)
         else:
@@ -176,7 +172,6 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
         raise SourceError(_hub_problem(name, error)) from error
     sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
     commit = sha[1] if sha else None
-    files = getattr(builder.config, "data_files", None) or {}
     parquet = _only_parquet(map(str, files.get(chosen, ()) if commit else ()))
     return rows, {"kind": "hub", "config": builder.config.name, "split": chosen, "revision": commit}, parquet
 
@@ -185,11 +180,6 @@ def _only_parquet(files: Iterable[str]) -> tuple[str, ...]:
     """The files, where all of them are Parquet."""
     listed = tuple(files)
     return listed if all(file.lower().endswith(".parquet") for file in listed) else ()
-
-
-def _split_names(builder: Any) -> list[str]:
-    files = getattr(builder.config, "data_files", None)
-    return [str(split) for split in files or builder.info.splits or ["train"]]
 
 
 def _hub_problem(name: str, error: Exception) -> str:
@@ -227,8 +217,9 @@ def _take(rows: Dataset | IterableDataset, limit: int | None, seed: int | None) 
     if isinstance(rows, Dataset):
         if limit is None or limit >= len(rows):
             return rows
-        places = range(limit) if seed is None else _sample(len(rows), limit, seed)
-        return rows.select(places)
+        if seed is None:
+            return rows.select(range(limit))
+        return rows.select(sorted(Random(seed).sample(range(len(rows)), limit)))  # noqa: S311 - a sample, no secret
     if limit is not None:
         rows = (rows if seed is None else rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)).take(limit)
     try:
@@ -237,17 +228,8 @@ def _take(rows: Dataset | IterableDataset, limit: int | None, seed: int | None) 
         raise SourceError(f"the stream broke off: {one_line(error)}; try again without streaming") from error
 
 
-def _sample(count: int, limit: int, seed: int) -> list[int]:
-    return sorted(Random(seed).sample(range(count), limit))  # noqa: S311 - a sample, not a secret
-
-
 def _iterate(rows: IterableDataset) -> Iterator[dict[str, Any]]:
     yield from rows
-
-
-def _is_saved(folder: Path) -> bool:
-    markers = ("dataset_dict.json", "state.json")
-    return folder.is_dir() and any((folder / marker).is_file() for marker in markers)
 
 
 def _shown(text: str) -> str:

@@ -183,28 +183,28 @@ class Batcher:
         Raises:
             MemoryError: The smallest possible batch does not fit either.
         """
-        found = Computed(np.empty((len(items), width), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
+        computed = Computed(np.empty((len(items), width), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
         sizes = np.array([size(item) for item in items], dtype=np.int64)
         order = np.argsort(-sizes, kind="stable").tolist()
 
         def sliced() -> Iterator[list[tuple[int, Tokens]]]:
             for start in range(0, len(order), SLICE):
                 rows = order[start : start + SLICE]
-                known = tokenize([items[row] for row in rows])
-                found.truncated[rows] = [tokens.truncated for tokens in known]
-                yield list(zip(rows, known, strict=True))
+                sequences = tokenize([items[row] for row in rows])
+                computed.truncated[rows] = [tokens.truncated for tokens in sequences]
+                yield list(zip(rows, sequences, strict=True))
 
         done, total = 0, int(sizes.sum()) + len(items)
         batches = self.batches(_ahead(sliced()))
         for batch, values in _in_threads(batches, lambda batch: self._run_or_halve(batch, forward), self.workers):
             real = len(batch.rows)
-            found.values[batch.rows] = values[:real]
+            computed.values[batch.rows] = values[:real]
             if on_batch is not None:
-                on_batch(batch.rows, Computed(values[:real], found.truncated[batch.rows]))
+                on_batch(batch.rows, Computed(values[:real], computed.truncated[batch.rows]))
             done += int(sizes[batch.rows].sum()) + real
             count(tokens=int(batch.lengths[:real].sum()), computed=real)
             report(done, total)
-        return found
+        return computed
 
     def _most(self, length: int) -> int:
         """Sequences of a padded length that make a full batch."""

@@ -136,14 +136,14 @@ class Loaded:
     def max_tokens(self) -> int | None:
         """Tokens that its positions reach; None where they have no end."""
         config = self.model.config.get_text_config()
-        found = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")]
+        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")]
         # T5 states n_positions of its training and reads on beyond it: relative positions have no end.
         if getattr(config, "relative_attention_num_buckets", None):
             return None
         # DeBERTa has absolute positions beside its relative ones only where this is set.
         if getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True):
             return None
-        limit = next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
+        limit = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
         return limit if limit is None else limit - _positions_spent_on_padding(self.model)
 
 

@@ -58,15 +58,15 @@ def choose_device(device: str | None) -> str:
     prepare_torch()
     import torch
 
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device is None:
         rank = _RANK.get()
-        return f"cuda:{rank % torch.cuda.device_count()}" if found == "cuda" and rank is not None else found
-    count = {"cpu": 1, found: torch.cuda.device_count() if found == "cuda" else 1}
+        return f"cuda:{rank % torch.cuda.device_count()}" if best == "cuda" and rank is not None else best
+    count = {"cpu": 1, best: torch.cuda.device_count() if best == "cuda" else 1}
     kind, sign, number = device.partition(":")
     if kind not in count or (sign and not (number.isdecimal() and int(number) < count[kind])):
-        known = [name if some == 1 else f"{name}:0 to {name}:{some - 1}" for name, some in sorted(count.items())]
-        raise ModelError(f"device {device!r} is not available here; available: {', '.join(known)}")
+        available = [name if some == 1 else f"{name}:0 to {name}:{some - 1}" for name, some in sorted(count.items())]
+        raise ModelError(f"device {device!r} is not available here; available: {', '.join(available)}")
     return device
 
 

@@ -108,17 +108,17 @@ class Embedder:
         """
         encoder = _load(self)
         keys = [_key(text) for text in texts]
-        known = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        entries = {key: entry for key in dict.fromkeys(keys) if (entry := _CACHE.get(self, key)) is not None}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in entries}
         if missing:
             fresh = self._compute(encoder, list(missing.values()))
-            known.update(zip(missing, zip(fresh.values, fresh.truncated.tolist(), strict=True), strict=True))
+            entries.update(zip(missing, zip(fresh.values, fresh.truncated.tolist(), strict=True), strict=True))
             for key in missing:
-                _CACHE.put(self, key, known[key])
+                _CACHE.put(self, key, entries[key])
         vectors = np.empty((len(keys), encoder.runner.width), dtype=np.float32)
         for row, key in enumerate(keys):
-            vectors[row] = known[key][0]
-        return Embedded(vectors, np.array([known[key][1] for key in keys], dtype=np.bool_))
+            vectors[row] = entries[key][0]
+        return Embedded(vectors, np.array([entries[key][1] for key in keys], dtype=np.bool_))
 
     def weights(self) -> str:
         """Which weights these are, found without loading them: a Hub commit, or the digest of a folder.

@@ -116,12 +116,12 @@ def quiet_loading() -> Iterator[None]:
 
 
 @contextmanager
-def one_line_errors(model: str, wanted: str = "the kind that is wanted") -> Iterator[None]:
+def one_line_errors(model: str, kind: str = "the kind that is needed") -> Iterator[None]:
     """Turn what the loading libraries raise into a ModelError of one line.
 
     Args:
         model: Its id or folder.
-        wanted: What kind of model it should be, in words.
+        kind: What kind of model it should be, in words.
 
     Raises:
         ModelError: With the model's name, the first line of the cause, and what to do.
@@ -134,7 +134,7 @@ def one_line_errors(model: str, wanted: str = "the kind that is wanted") -> Iter
     try:
         yield
     except (HfHubHTTPError, OSError, ValueError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(f"{model} {_trouble(model, error, wanted)}") from error
+        raise ModelError(f"{model} {_trouble(model, error, kind)}") from error
 
 
 _OTHER_KIND = re.compile(
@@ -143,15 +143,15 @@ _OTHER_KIND = re.compile(
 """What transformers says where an architecture has no class of the kind that is asked for, or is unknown to it."""
 
 
-def _trouble(model: str, error: Exception, wanted: str) -> str:
+def _trouble(model: str, error: Exception, kind: str) -> str:
     """What is wrong and what to do about it, in words that follow the model's name."""
     from pickle import UnpicklingError
 
     from huggingface_hub import errors
 
     # transformers wraps the Hub's own exceptions in an OSError.
-    kinds = (error, error.__cause__)
-    known: list[tuple[tuple[type[Exception], ...], str]] = [
+    causes = (error, error.__cause__)
+    troubles: list[tuple[tuple[type[Exception], ...], str]] = [
         (
             (errors.GatedRepoError,),
             "is gated: accept its terms on its page on the Hub, then run: hf auth login",
@@ -180,15 +180,15 @@ def _trouble(model: str, error: Exception, wanted: str) -> str:
             "pass a checkpoint in safetensors",
         ),
     ]
-    for causes, words in known:
-        if any(isinstance(kind, causes) for kind in kinds):
+    for classes, words in troubles:
+        if any(isinstance(cause, classes) for cause in causes):
             return words
     if "trust_remote_code" in str(error):
         return (
             "contains custom code, which runs only under a setting trust_remote_code=True; read it first, or "
             "pass a model id of the Hub or a local folder without any"
         )
-    if found := _OTHER_KIND.search(str(error)):
-        return f"is of type {found['type'] or found['unknown']}, not {wanted}; pass the id or the folder of one that is"
+    if other := _OTHER_KIND.search(str(error)):
+        return f"is of type {other['type'] or other['unknown']}, not {kind}; pass the id or the folder of one that is"
     cause = str(error).strip().partition("\n")[0]
     return f"could not be loaded ({cause}); pass a model id of the Hub or a local folder"

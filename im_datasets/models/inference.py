@@ -95,23 +95,25 @@ def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[]
     store = current_store()
     keys = _keys(distinct, space)
     stored = store.get(keys) if store else {}
-    missing = [item for item, key in zip(distinct, keys, strict=True) if key not in stored]
     count(reused=len(stored))
-    fresh = _compute(missing, keys, stored, store, load()) if missing else None
-    return _restored(items, distinct, keys, stored, missing, fresh)
-
-
-def _compute(
-    missing: list[Any], keys: list[bytes], stored: Mapping[bytes, bytes], store: Store | None, runner: BatchRunner
-) -> Computed:
-    """Run what the store does not know, and store it as it comes."""
-    if store is None:
-        return runner.run(missing)
-    writer = _Writer(store, [key for key in keys if key not in stored])
-    try:
-        return runner.run(missing, writer.add)
-    finally:
-        writer.flush()
+    # A row per item: its values, and whether it was cut.
+    rows: dict[Any, NDArray[np.float32]] = {
+        item: np.frombuffer(stored[key], dtype="<f4") for item, key in zip(distinct, keys, strict=True) if key in stored
+    }
+    if missing := [item for item in distinct if item not in rows]:
+        writer = _Writer(store, [key for key in keys if key not in stored]) if store else None
+        try:
+            fresh = load().run(missing, writer.add if writer else None)
+        finally:
+            if writer is not None:
+                writer.flush()
+        columns = np.column_stack([fresh.values, fresh.truncated.astype(np.float32)])
+        rows |= zip(missing, columns, strict=True)
+    if not items:
+        return Computed(np.empty((0, 1), dtype=np.float32), np.empty(0, dtype=np.bool_))
+    table = np.stack([rows[item] for item in items]).astype(np.float32)
+    values = table[:, :-1]
+    return Computed(np.where(np.isfinite(values), values, np.float32(np.nan)), table[:, -1] > 0)
 
 
 class _Writer:
@@ -132,28 +134,6 @@ class _Writer:
     def flush(self) -> None:
         self._store.put(self._waiting)
         self._waiting, self._since = {}, time.monotonic()
-
-
-def _restored(
-    items: Sequence[Any],
-    distinct: list[Any],
-    keys: list[bytes],
-    stored: Mapping[bytes, bytes],
-    missing: list[Any],
-    fresh: Computed | None,
-) -> Computed:
-    """Fresh and stored values in the order of the items."""
-    known: dict[Any, NDArray[np.float32]] = {
-        item: np.frombuffer(stored[key], dtype="<f4") for item, key in zip(distinct, keys, strict=True) if key in stored
-    }
-    if fresh is not None:
-        columns = np.column_stack([fresh.values, fresh.truncated.astype(np.float32)])
-        known |= zip(missing, columns, strict=True)
-    if not items:
-        return Computed(np.empty((0, 1), dtype=np.float32), np.empty(0, dtype=np.bool_))
-    table = np.stack([known[item] for item in items]).astype(np.float32)
-    values = table[:, :-1]
-    return Computed(np.where(np.isfinite(values), values, np.float32(np.nan)), table[:, -1] > 0)
 
 
 def _keys(items: Sequence[Any], space: Mapping[str, Any]) -> list[bytes]:

@@ -88,8 +88,8 @@ def _chat_writer(tokenizer: "PreTrainedTokenizerBase") -> Write:
         return text if _says_all(text, turns) else None
 
     # Of several templates without a default, transformers takes none.
-    known = not isinstance(tokenizer.chat_template, dict) or "default" in tokenizer.chat_template
-    if not known or write((("user", "Name a fruit."),)) is None:
+    has_default = not isinstance(tokenizer.chat_template, dict) or "default" in tokenizer.chat_template
+    if not has_default or write((("user", "Name a fruit."),)) is None:
         raise ModelError(f"the chat template of {name} does not write a user turn; pass template='alpaca'")
     return write
 

@@ -80,11 +80,11 @@ class StaticEncoder:
 
         A text's vector is the same whatever else is in the call. Runs on as many threads as torch has.
         """
-        found = Computed(np.empty((len(texts), self.width), dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
+        computed = Computed(np.empty((len(texts), self.width), dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
 
         def compute(start: int) -> int:
             part = slice(start, start + SLICE)
-            found.values[part], found.truncated[part], tokens = self._embed(texts[part])
+            computed.values[part], computed.truncated[part], tokens = self._embed(texts[part])
             return tokens
 
         with one_thread_per_batch("cpu") as workers, _plain_tokenizers(), ThreadPoolExecutor(workers) as pool:
@@ -92,7 +92,7 @@ class StaticEncoder:
                 done = min(number * SLICE, len(texts))
                 count(tokens=tokens, computed=min(SLICE, len(texts) - (number - 1) * SLICE))
                 report(done, len(texts))
-        return found
+        return computed
 
     def _embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[bool], int]:
         import torch
@@ -117,9 +117,9 @@ class StaticEncoder:
     def _unit(self, sums: NDArray[np.float32]) -> NDArray[np.float32]:
         vectors = sums.astype(np.float64)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        known = lengths > 0
+        has_vector = lengths > 0
         unit = np.tile(self.fallback, (len(sums), 1))
-        unit[known] = vectors[known] / lengths[known, None]
+        unit[has_vector] = vectors[has_vector] / lengths[has_vector, None]
         return unit
 
 

@@ -83,18 +83,18 @@ class Store:
         return connection
 
     def _get(self, connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
+        values: dict[bytes, bytes] = {}
         stale: list[bytes] = []
         for start in range(0, len(keys), _PER_QUERY):
             some = keys[start : start + _PER_QUERY]
             marks = ",".join("?" * len(some))
             query = f"SELECT key, value, day FROM entries WHERE key IN ({marks})"  # noqa: S608 - question marks only
             for key, value, day in connection.execute(query, some):
-                found[key] = value
+                values[key] = value
                 if day < _today():
                     stale.append(key)
         connection.executemany("UPDATE entries SET day = ? WHERE key = ?", [(_today(), key) for key in stale])
-        return found
+        return values
 
     def _bound(self, connection: sqlite3.Connection) -> None:
         """Forget the least recently used fifth, again and again, while the store is too large."""
