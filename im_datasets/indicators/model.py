@@ -20,10 +20,6 @@ FEWEST_TOKENS = 16
 """The least that ``max_tokens`` may be: with fewer no pair is left to score."""
 
 
-class Engine(BatchRunner):
-    """What ``engine`` of an indicator gives: the name that its public signature has for a ``BatchRunner``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelIndicator(Indicator):
     """An indicator that scores with a pretrained model.
@@ -65,7 +61,7 @@ class ModelIndicator(Indicator):
         )
 
     @abstractmethod
-    def engine(self) -> Engine:
+    def engine(self) -> BatchRunner:
         """How items become values with the loaded model.
 
         Raises:

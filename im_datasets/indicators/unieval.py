@@ -19,12 +19,12 @@ from im_datasets.common.errors import IndicatorError, ModelError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, scatter
-from im_datasets.indicators.model import Engine, ModelIndicator
+from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.t5_first_step import first_decoder_state
 from im_datasets.models.batching import Tokens
 from im_datasets.models.checkpoints import Kind, Loaded
 from im_datasets.models.devices import on_rank
-from im_datasets.models.inference import TensorBatch
+from im_datasets.models.inference import BatchRunner, TensorBatch
 from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
@@ -133,9 +133,9 @@ class UniEval(ModelIndicator):
         return tuple(self._questions())
 
     @override
-    def engine(self) -> Engine:
+    def engine(self) -> BatchRunner:
         loaded = self.checkpoint.load()
-        return Engine(
+        return BatchRunner(
             tokenize=_tokenizing(loaded, self.max_tokens),
             forward=_forward(loaded),
             width=1,

@@ -26,10 +26,11 @@ from typing_extensions import override
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
 from im_datasets.indicators.likelihood.causal_scorer import causal_scorer
-from im_datasets.indicators.model import Engine, ModelIndicator
+from im_datasets.indicators.model import ModelIndicator
 from im_datasets.models.batching import KERNEL_ROWS, Computed, Tokens
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
 from im_datasets.models.devices import one_thread_per_batch
+from im_datasets.models.inference import BatchRunner
 from im_datasets.models.meter import count
 from im_datasets.models.prompts import TEMPLATES, Write, check_template, prompt_writer
 
@@ -64,7 +65,7 @@ class _Likelihood(ModelIndicator):
         check_template(self.template)
 
     @override
-    def engine(self) -> Engine:
+    def engine(self) -> BatchRunner:
         return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
     @override
@@ -173,11 +174,11 @@ def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # Making one tries the model's shortcuts and reads the constant beginning: too long for every batch.
 @lru_cache(maxsize=4)
-def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
+def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> BatchRunner:
     return likelihood_runner(checkpoint.load(), template, max_tokens)
 
 
-def likelihood_runner(loaded: Loaded, template: str | None = None, max_tokens: int | None = None) -> Engine:
+def likelihood_runner(loaded: Loaded, template: str | None = None, max_tokens: int | None = None) -> BatchRunner:
     """How (context, response) becomes a sum of negative log-likelihoods in nats and its number of tokens.
 
     Args:
@@ -195,7 +196,7 @@ def likelihood_runner(loaded: Loaded, template: str | None = None, max_tokens: i
         scorer = causal_scorer(loaded, prefix)
     if scorer.prefix:
         reader = replace(reader, prefix=prefix)
-    return Engine(reader.tokens, scorer.score, 2, reader.start, loaded.device, loaded.budget, size=_size)
+    return BatchRunner(reader.tokens, scorer.score, 2, reader.start, loaded.device, loaded.budget, size=_size)
 
 
 def response_tokens(

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from im_datasets.common.errors import ModelError
 from im_datasets.data.pairs import Pairs, Spoken
-from im_datasets.indicators.model import Engine, ModelIndicator
+from im_datasets.indicators.model import ModelIndicator
 from im_datasets.indicators.reward.formats import REFUSED, check_template, choose_template, open_format
 from im_datasets.models.batching import KERNEL_ROWS, TokenBatch
 from im_datasets.models.checkpoints import Checkpoint, Kind, Loaded
-from im_datasets.models.inference import TensorBatch
+from im_datasets.models.inference import BatchRunner, TensorBatch
 from im_datasets.models.meter import count
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Reward(ModelIndicator):
         return {"im_reward": computed.values[:, 0]}
 
     @override
-    def engine(self) -> Engine:
+    def engine(self) -> BatchRunner:
         return _runner(self.checkpoint.resolve(), self.template, self.max_tokens)
 
     @override
@@ -96,7 +96,7 @@ class Reward(ModelIndicator):
 
 
 @lru_cache(maxsize=4)
-def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> Engine:
+def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None) -> BatchRunner:
     loaded = checkpoint.load()
     config = loaded.model.config
     _check_kind(checkpoint.model, config)
@@ -104,7 +104,7 @@ def _runner(checkpoint: Checkpoint, template: str | None, max_tokens: int | None
     limit = min(bound for bound in (max_tokens or positions or UNBOUNDED_TOKENS, positions) if bound is not None)
     chosen = template or choose_template(config.model_type, loaded.tokenizer)
     padding = config.get_text_config().pad_token_id
-    return Engine(
+    return BatchRunner(
         tokenize=open_format(chosen, loaded.tokenizer, limit).tokenize,
         forward=_forward(loaded, pair=chosen == "pair"),
         width=1,
