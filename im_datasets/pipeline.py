@@ -159,10 +159,10 @@ def mine_files(
     Raises:
         ImDatasetsError: As ``mine``.
     """
-    folder, rule = Path(out), _load_rule(scoring.rule)
+    folder = Path(out)
     _check_result(folder, license, language, overwrite=run.overwrite)
     with _surroundings(run):
-        rows = _read(scoring, rule)
+        rows = _read(scoring)
         selection.check_enough(len(rows.dataset))
         # Near-duplicates are told by the encoder of the indicators that were passed, not by that of the rule's own.
         embedder = shared_embedder(scoring.indicators)
@@ -173,10 +173,10 @@ def mine_files(
         scored = rows.score(unfinished_folder(folder), request, run)
         mined = _select(scored, folder, selection, embedder, license, language)
         drop_unfinished(folder)
-    # Rows that are mapped from the unfinished work would be gone for whoever opens them again, as workers of map do.
-    sides, unfinished = (mined.selection.kept, mined.selection.dropped), unfinished_folder(folder)
-    is_mapped = any(unfinished in Path(file["filename"]).parents for side in sides for file in side.cache_files)
-    return replace(mined, selection=load_result(folder)) if is_mapped else mined
+        # Rows mapped from the unfinished work would be gone for whoever opens them again, as the workers of map do.
+        sides, unfinished = (mined.selection.kept, mined.selection.dropped), unfinished_folder(folder)
+        is_mapped = any(unfinished in Path(file["filename"]).parents for side in sides for file in side.cache_files)
+        return replace(mined, selection=load_result(folder)) if is_mapped else mined
 
 
 def score_files(scoring: ScoringRequest, out: str | Path, run: RunRequest) -> ScoredFiles:
@@ -188,10 +188,10 @@ def score_files(scoring: ScoringRequest, out: str | Path, run: RunRequest) -> Sc
     Raises:
         ImDatasetsError: As ``mine``.
     """
-    out, rule = Path(out), _load_rule(scoring.rule)
+    out = Path(out)
     check_place(out, overwrite=run.overwrite)
     with _surroundings(run):
-        rows = _read(scoring, rule)
+        rows = _read(scoring)
         request = rows.digest()
         if (record := finished_scores(out, request, overwrite=run.overwrite)) is not None:
             return ScoredFiles(out, record, repeated=True)
@@ -238,10 +238,6 @@ def _surroundings(run: RunRequest) -> Iterator[None]:
         yield
 
 
-def _load_rule(rule: LinearRule | str | Path) -> LinearRule:
-    return rule if isinstance(rule, LinearRule) else LinearRule.load(rule)
-
-
 def _check_result(folder: Path, license: str | None, language: str | Sequence[str] | None, *, overwrite: bool) -> None:
     """Refuse, before anything is read, what could not be written in the end."""
     check_facts(license, language)
@@ -274,8 +270,8 @@ class _RowsToScore:
         used = InstructMining(self.rule, indicators=self.indicators).indicators
         # The settings by their hash: of a function of the user's own they tell only the name.
         settings = [[type(each).__name__, *each.writes, Hasher.hash(each), weights_of(each)] for each in used]
-        asked = [info, self.columns.to_dict(), self.rule.to_dict(), settings, *terms]
-        return sha256(json.dumps([__version__, *asked], sort_keys=True).encode()).hexdigest()
+        request = [__version__, info, self.columns.to_dict(), self.rule.to_dict(), settings, *terms]
+        return sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
     def score(self, folder: Path, request: str, run: RunRequest) -> Scored:
         """The scored rows, mapped from the folder of the unfinished work."""
@@ -299,7 +295,9 @@ class _RowsToScore:
         return replace(scored, record=replace(scored.record, request=request, command=command, seconds=seconds))
 
 
-def _read(scoring: ScoringRequest, rule: LinearRule) -> _RowsToScore:
+def _read(scoring: ScoringRequest) -> _RowsToScore:
+    # The rule first: it fails at once, while a source may take long to read.
+    rule = scoring.rule if isinstance(scoring.rule, LinearRule) else LinearRule.load(scoring.rule)
     clock = perf_counter()
     source = read_source(scoring.source)
     dataset, columns = prepare(source.dataset, scoring.columns, every_turn=scoring.every_turn)
@@ -371,9 +369,9 @@ def _scoring_embedder(record: ScoringRecord) -> Embedder:
             embedder = rebuild_embedder(indicator)
         except NotRescorable as error:
             raise SelectionError(
-                f"near-duplicates are told by the embedder that the rows were scored with, and that of "
-                f"{indicator.name} cannot be had here: {error}; select in Python with "
-                "select(…, embedder=…), or without near-duplicates"
+                "near-duplicates are told by the embedder that the rows were scored with, and that of "
+                f"{indicator.name} cannot be had here: {error}; select in Python with select(…, embedder=…), or "
+                "without near-duplicates"
             ) from error
         if embedder is not None:
             return embedder

@@ -115,19 +115,15 @@ def print_verification(verification: "Verification") -> None:
 
 def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[str, Any]]:
     """The first or the last rows in rank order over both sides, the worst one first at the bad end."""
-    ranks = [_ranks(side) for side in sides]
     ends: list[tuple[int, int, int]] = []
-    for side, known in enumerate(ranks):
-        scored = np.flatnonzero(known > 0)
-        order = scored[np.argsort(known[scored] if best else -known[scored])[:SHOWN]]
-        ends += [(int(known[row]), side, int(row)) for row in order]
+    for number, side in enumerate(sides):
+        # Of a side without rows there is no column to read.
+        ranks: NDArray[np.int64] = read_column(side, RANK).to_numpy() if len(side) else np.empty(0, dtype=np.int64)
+        scored = np.flatnonzero(ranks > 0)
+        order = scored[np.argsort(ranks[scored] if best else -ranks[scored])[:SHOWN]]
+        ends += [(int(ranks[row]), number, int(row)) for row in order]
     ends.sort(reverse=not best)
-    return [_row(sides[side][row], columns) for _, side, row in ends[:SHOWN]]
-
-
-def _ranks(side: Dataset) -> NDArray[np.int64]:
-    ranks: NDArray[np.int64] = read_column(side, RANK).to_numpy() if len(side) else np.empty(0, dtype=np.int64)
-    return ranks
+    return [_row(sides[number][row], columns) for _, number, row in ends[:SHOWN]]
 
 
 def _row(row: dict[str, Any], columns: Columns) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def words(text: str) -> list[str]:
         >>> words("Don't   SHOUT, please! 你好")
         ['dont', 'shout', 'please', '你', '好']
     """
+    # Apostrophes first: NFKC makes a space and an accent of some. Folding may undo the form, hence twice.
     plain = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold()
     return unicodedata.normalize("NFKC", plain).translate(_LETTERS).split()
 
@@ -96,7 +97,7 @@ class EvaluationIndex:
         rare: N-gram → which of the longer texts to look at. Holds the rarest half of each text's n-grams: an
             instruction with more than half of them has at least one of these, and a phrase that all texts
             share then costs nothing.
-        texts: How many evaluation texts were given.
+        texts: How many evaluation texts there are.
         sha256: Of the texts as ASCII JSON (``json.dumps(list(texts))``).
     """
 
@@ -149,9 +150,9 @@ class EvaluationIndex:
         tokens = words(instruction)
         if len(tokens) < GRAM:
             return tuple(tokens) in self.short
-        found = set(_grams(tokens))
-        suspects = {text for gram in found if gram in self.rare for text in self.rare[gram]}
-        return any(len(self.grams[text] & found) > SHARE * len(self.grams[text]) for text in suspects)
+        grams = set(_grams(tokens))
+        suspects = {text for gram in grams if gram in self.rare for text in self.rare[gram]}
+        return any(len(self.grams[text] & grams) > SHARE * len(self.grams[text]) for text in suspects)
 
 
 def _checked(texts: Iterable[str]) -> list[str]:
@@ -215,13 +216,13 @@ def evaluation_texts(data: str) -> list[str]:
     reasons = [reason for pairs in read for reason in pairs.reasons]
     if unread := [row for row, reason in enumerate(reasons) if reason]:
         names = ", ".join(name for name in columns.mapping.values() if name != _NO_RESPONSE)
-        told = (
+        problem = (
             f"no instruction can be read in {len(unread)} of the {len(reasons)} rows of the evaluation set {data} "
             f"(columns {names}; row {unread[0]}: {reasons[unread[0]]})"
         )
         if len(unread) == len(reasons):
-            raise SourceError(f"{told}; name the column of the instructions {EVALUATION_COLUMNS[0]!r}")
-        warnings.warn(f"{told}; rows that repeat these are not dropped", stacklevel=2)
+            raise SourceError(f"{problem}; name the column of the instructions {EVALUATION_COLUMNS[0]!r}")
+        warnings.warn(f"{problem}; rows that repeat these are not dropped", stacklevel=2)
     return [text for pairs in read for text in pairs.scorable()[1].instructions]
 
 
@@ -232,7 +233,7 @@ def _without_responses(rows: Dataset, data: str) -> tuple[Dataset, Columns]:
         SourceError: No column is known to hold instructions.
     """
     by_name = {name.strip().lower(): name for name in reversed(rows.column_names)}
-    name = next((by_name[known] for known in EVALUATION_COLUMNS if known in by_name), None)
+    name = next((by_name[name] for name in EVALUATION_COLUMNS if name in by_name), None)
     if name is None:
         raise SourceError(
             f"no instructions in the evaluation set {data}: it has the columns {rows.column_names}; "
@@ -240,18 +241,19 @@ def _without_responses(rows: Dataset, data: str) -> tuple[Dataset, Columns]:
         )
     if name.strip().lower() in NAMES["messages"]:
         return rows, Columns(messages=name)
-    given = next((by_name[known] for known in NAMES["input"] if known in by_name), None)
+    context = next((by_name[name] for name in NAMES["input"] if name in by_name), None)
     rows = rows.add_column(_NO_RESPONSE, pa.nulls(len(rows)))
-    return rows, Columns(instruction=name, input=given, response=_NO_RESPONSE)
+    return rows, Columns(instruction=name, input=context, response=_NO_RESPONSE)
 
 
 def _first_turns(batch: dict[str, list[Any]], instruction: str | None) -> dict[str, list[Any]]:
     """A batch in which a list of texts, asked one after another, is the first of them."""
     if instruction is None:
         return batch
-    values = [value[0] if isinstance(value, list) and _are_texts(value) else value for value in batch[instruction]]
+    # A list of messages is a conversation, which the columns read; an empty one has no instruction.
+    are_texts = [
+        isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+        for value in batch[instruction]
+    ]
+    values = [value[0] if is_list else value for value, is_list in zip(batch[instruction], are_texts, strict=True)]
     return {**batch, instruction: values}
-
-
-def _are_texts(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)

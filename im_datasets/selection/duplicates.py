@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import SelectionError
+from im_datasets.data.arrow import RowNumbers
 
 TOLERANCE = 1e-6
 """Cosines of float32 unit vectors carry rounding of this order; without it identical rows could miss 1.0."""
@@ -37,7 +38,6 @@ DENSE = 1 / 50
 PAIRS = 4096
 """Pairs compared one by one that are in memory at once."""
 
-Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 
@@ -71,12 +71,12 @@ class KeptVectors:
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self._least = threshold - TOLERANCE
-        self._rows = _Grown(np.int64)
-        self._vectors = _Grown(np.float32)
+        self._rows = _GrowingArray(np.int64)
+        self._vectors = _GrowingArray(np.float32)
         self._bound: Bound | None = None
-        self._outlines = _Grown(np.float32)
+        self._outlines = _GrowingArray(np.float32)
 
-    def compare(self, rows: Rows, vectors: Vectors) -> "Block":
+    def compare(self, rows: RowNumbers, vectors: Vectors) -> "Block":
         """Compare a block of rows with the rows kept so far and with each other.
 
         Args:
@@ -103,14 +103,14 @@ class KeptVectors:
         outlines = None if self._bound is None else self._bound.outlines(vectors)
         first = np.full(len(vectors), -1, dtype=np.int64)
         for start in range(0, len(self._rows), CHUNK):
-            open_ = np.flatnonzero(first < 0)
+            unmatched = np.flatnonzero(first < 0)
             part = slice(start, start + CHUNK)
             if outlines is None:
-                alike = vectors[open_] @ self._vectors.held[part].T >= self._least
+                alike = vectors[unmatched] @ self._vectors.held[part].T >= self._least
             else:
-                alike = self._alike_within_bound(vectors[open_], outlines[open_], part)
+                alike = self._alike_within_bound(vectors[unmatched], outlines[unmatched], part)
             hit = alike.any(axis=1)
-            first[open_[hit]] = start + alike[hit].argmax(axis=1)
+            first[unmatched[hit]] = start + alike[hit].argmax(axis=1)
         return first
 
     def _outline(self) -> None:
@@ -138,7 +138,7 @@ class KeptVectors:
         return alike
 
 
-class _Grown:
+class _GrowingArray:
     """An array that rows are added to, one by one or some at a time, without being copied for each."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
@@ -194,7 +194,9 @@ class Bound(NamedTuple):
 class Block:
     """A few rows on offer. Ask ``twin`` and call ``keep`` in the order of the rows."""
 
-    def __init__(self, kept: KeptVectors, rows: Rows, vectors: Vectors, twins: Rows, alike: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, kept: KeptVectors, rows: RowNumbers, vectors: Vectors, twins: RowNumbers, alike: NDArray[np.bool_]
+    ) -> None:
         self._kept, self._rows, self._vectors = kept, rows, vectors
         self._twins, self._alike = twins, alike
         self._places = {row: place for place, row in enumerate(rows.tolist())}
@@ -215,7 +217,7 @@ class Block:
         self._kept.add(row, self._vectors[place])
 
 
-def _check(rows: Rows, vectors: Vectors) -> None:
+def _check(rows: RowNumbers, vectors: Vectors) -> None:
     shape = np.shape(vectors)
     if len(shape) != 2 or shape[0] != len(rows):
         raise SelectionError(f"the embedder gave an array of shape {shape} for {len(rows)} texts; one row per text")

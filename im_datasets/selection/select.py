@@ -1,7 +1,7 @@
 """Scored dataset → Selection(kept, dropped), every row with its rank and every dropped row with its reason.
 
-Ranks by ``im_log_loss``, works out how many rows are wanted, and puts both sides together. Which rows pass
-quota, contamination and near-duplicates is found out by ``walk``.
+Ranks by ``im_log_loss``, works out how many rows to keep, and puts both sides together. Which rows pass
+quota, contamination and near-duplicates, ``walk`` says.
 """
 
 import math
@@ -44,13 +44,11 @@ class Selection:
         dropped: The others in rank order, the unscorable ones (``im_rank`` 0) at the end in row order; also
             with ``im_reason`` (a category that can be counted) and ``im_duplicate_of`` (``im_row`` of the
             kept row that a near-duplicate repeats, -1 = none; int64).
-        settings: What was asked, as plain data: ``top_k``, ``fraction``, ``threshold``, ``per_group``
-            (``column`` and ``quota``), ``near_duplicates``, ``embedder`` (as it describes itself),
-            ``exclude_contaminated`` (number of evaluation texts), ``evaluation_sha256``, ``seed``; and
-            ``shortfall``: how many rows fewer than asked for were left after the checks.
+        settings: The request as plain data, as ``SelectionRequest.settings`` tells it, with its ``shortfall``: how many
+            rows fewer than asked for were left after the checks.
         cut: The log loss of the worst kept row; None when nothing is kept.
         reasons: Drop reason → number of rows, most frequent first.
-        record: How the scores came about, as ``mine`` and ``load_selection`` know it; None where it is not known.
+        record: How the scores came about, as ``mine`` and ``load_selection`` have it; None where there is no record.
     """
 
     kept: Dataset
@@ -178,8 +176,8 @@ class _Reasons:
         self._codes = np.zeros(rows, dtype=np.int32)
         self._names = {"": 0}
 
-    def set(self, rows: NDArray[Any], reason: str) -> None:
-        """Give rows (numbers, or a mask) this reason in place of an earlier one."""
+    def set(self, rows: NDArray[Any] | int, reason: str) -> None:
+        """Give rows (a number, numbers, or a mask) this reason in place of an earlier one."""
         self._codes[rows] = self._names.setdefault(reason, len(self._names))
 
     def rows(self) -> RowNumbers:
@@ -189,8 +187,8 @@ class _Reasons:
     def count(self) -> dict[str, int]:
         """Reason → rows, most frequent first, ties by name."""
         counts = np.bincount(self._codes, minlength=len(self._names)).tolist()
-        found = [(name, counts[code]) for name, code in self._names.items() if name and counts[code]]
-        return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+        tally = [(name, counts[code]) for name, code in self._names.items() if name and counts[code]]
+        return dict(sorted(tally, key=lambda item: (-item[1], item[0])))
 
     def column(self) -> pa.Array:
         """The reasons as text, an empty one where there is none."""
@@ -220,19 +218,20 @@ def _rank(ds: Dataset) -> _Ranking:
     reasons.set(np.isnan(log_loss), f"unscorable: {NO_VALUE}")
     reasons.set(np.isinf(log_loss), "unscorable: the log loss is infinite")
     if UNSCORABLE in ds.column_names:
-        told = pc.dictionary_encode(read_column(ds, UNSCORABLE).combine_chunks())
-        codes = told.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        for code, reason in enumerate(told.dictionary.to_pylist()):
+        stated = pc.dictionary_encode(read_column(ds, UNSCORABLE).combine_chunks())
+        codes = stated.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        for code, reason in enumerate(stated.dictionary.to_pylist()):
             if reason:
                 reasons.set(codes == code, f"unscorable: {reason}")
+    # Stable, so that equal scores keep the order of their rows on every machine.
     order = np.argsort(log_loss, kind="stable")
     unscorable = reasons.rows()
     is_scorable = np.ones(len(log_loss), dtype=bool)
     is_scorable[unscorable] = False
     if len(unscorable) == len(log_loss):
         counts = reasons.count().items()
-        told_reasons = ", ".join(f"{reason.removeprefix('unscorable: ')} ({count})" for reason, count in counts)
-        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {told_reasons}")
+        listing = ", ".join(f"{reason.removeprefix('unscorable: ')} ({count})" for reason, count in counts)
+        raise SelectionError(f"none of the {len(log_loss)} rows could be scored: {listing}")
     return _Ranking(log_loss, order[is_scorable[order]], unscorable, reasons)
 
 
@@ -272,8 +271,8 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[s
     below = ranking.order[~is_kept[ranking.order]]
     reasons = ranking.reasons
     reasons.set(below, BELOW_THE_CUT)
-    for reason, rows in _by_reason(walk.reasons).items():
-        reasons.set(rows, reason)
+    for row, reason in walk.reasons.items():
+        reasons.set(row, reason)
     full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)
     return Selection(
         kept=pick_rows(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
@@ -282,13 +281,6 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[s
         cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept else None,
         reasons=reasons.count(),
     )
-
-
-def _by_reason(reasons: dict[int, str]) -> dict[str, RowNumbers]:
-    rows: dict[str, list[int]] = {}
-    for row, reason in reasons.items():
-        rows.setdefault(reason, []).append(row)
-    return {reason: np.array(those, dtype=np.int64) for reason, those in rows.items()}
 
 
 def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[int, int]) -> Dataset:

@@ -1,7 +1,7 @@
 """Walk rows from the best on and keep those that pass: quota, contamination, near-duplicates, in this order.
 
 Reads texts a block at a time and embeds only as many rows as the walk comes to. What is best, and how many
-are wanted, ``select`` says.
+rows are kept, ``select`` says.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Value
 
 from im_datasets.common.errors import SelectionError
 from im_datasets.data.arrow import RowNumbers, read_column
@@ -46,7 +46,13 @@ class Quota:
         self._taken: Counter[int] = Counter()
         if per_group is not None:
             column, self.quota = per_group
-            _check_column(column, ds.features)
+            if column not in ds.features:
+                raise SelectionError(f"no column {column!r} to group by in {list(ds.features)}")
+            if not isinstance(ds.features[column], Value | ClassLabel):
+                kind = ds.features[column]
+                raise SelectionError(
+                    f"column {column!r} holds {kind}; group by a column of plain values (text, numbers)"
+                )
             self._groups = _group_codes(read_column(ds, column))
 
     def is_full(self, row: int) -> bool:
@@ -61,18 +67,10 @@ class Quota:
         return 0 if self._groups is None else int(self._groups[row])
 
 
-def _check_column(column: str, features: Features) -> None:
-    if column not in features:
-        raise SelectionError(f"no column {column!r} to group by in {list(features)}")
-    if not isinstance(features[column], Value | ClassLabel):
-        raise SelectionError(
-            f"column {column!r} holds {features[column]}; group by a column of plain values (text, numbers)"
-        )
-
-
 def _group_codes(column: pa.ChunkedArray) -> RowNumbers:
     """A number per distinct value, one for all missing values."""
     if pa.types.is_floating(column.type):
+        # To Arrow NaN is a value, here a missing one.
         column = pc.if_else(pc.is_nan(column), None, column)
     codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1)
     groups: RowNumbers = codes.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -106,7 +104,7 @@ class Checks:
 
     Attributes:
         quota: Asked of every row.
-        texts: None when neither of the checks below is asked for.
+        texts: None when neither of the checks below is.
         evaluation: Texts that no instruction may repeat; None means no check.
         vectors: The near-duplicate check; None means no check.
         embedder: Turns texts into vectors for it.
@@ -167,7 +165,7 @@ class _OpenBlock:
 
 @dataclass(frozen=True)
 class WalkResult:
-    """What a walk found.
+    """What a walk came to.
 
     Attributes:
         kept: The kept rows, best first.
@@ -191,26 +189,22 @@ def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> WalkResult:
     Returns:
         The kept rows and those dropped before the last of them; rows after that are in neither.
     """
-    walk = WalkResult()
+    result = WalkResult()
     start = 0
-    while start < len(order) and len(walk.kept) < limit:
-        # Not many more rows than are still wanted: reading and embedding them is what costs.
-        stop = start + min(BLOCK, max(64, limit - len(walk.kept)))
-        _walk_block(order[start:stop], limit, checks, walk)
-        start = stop
-    return walk
-
-
-def _walk_block(rows: RowNumbers, limit: int, checks: Checks, walk: WalkResult) -> None:
-    block = checks.open(rows)
-    for row in rows.tolist():
-        if len(walk.kept) == limit:
-            return
-        reason, twin = block.verdict(row)
-        if reason:
-            walk.reasons[row] = reason
+    while start < len(order) and len(result.kept) < limit:
+        # Not many more rows than are still to be kept: reading and embedding them is what costs.
+        rows = order[start : start + min(BLOCK, max(64, limit - len(result.kept)))]
+        start += len(rows)
+        block = checks.open(rows)
+        for row in rows.tolist():
+            if len(result.kept) == limit:
+                break
+            reason, twin = block.verdict(row)
+            if not reason:
+                block.keep(row)
+                result.kept.append(row)
+                continue
+            result.reasons[row] = reason
             if twin >= 0:
-                walk.twins[row] = twin
-        else:
-            block.keep(row)
-            walk.kept.append(row)
+                result.twins[row] = twin
+    return result
