@@ -4,7 +4,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -67,6 +67,9 @@ def calibrate(
             "nothing to fit on, or two things: pass DATA with --base-model and --evaluation to make runs, or "
             "--runs RUNS.jsonl, a table of finetuning runs"
         )
+    from im_datasets.calibration.fit.report import write_fit
+    from im_datasets.calibration.fit.rule_fit import fit_rule
+
     table: Path | list[Run] | None = runs
     if table is None:
         from im_datasets.calibration.experiments.mixtures import Mixing, draw_mixtures
@@ -81,34 +84,21 @@ def calibrate(
         )
         candidates = experiment.experiment(data, out)
         table = candidates.run(draw_mixtures(candidates.pool, mixing))
+        # Runs that are made here have a loss of each evaluation set; one is explained.
         target = target or candidates.evaluations[0].name
-    settings: dict[str, Any] = {
-        "name": name,
-        "evaluation": target,
-        "columns": column,
-        "exclude": exclude or (),
-        "criterion": criterion,
-        "method": choose,
-        "max_terms": max_terms,
-        "regularise": ridge,
-        "resamples": resamples,
-        "seed": seed,
-    }
-    fit_and_write(table, out, settings)
-
-
-def fit_and_write(runs: "Path | list[Run]", out: Path, settings: dict[str, Any]) -> None:
-    """Fit on a table of runs, write rule and report, and say what came of it.
-
-    Args:
-        runs: The table.
-        out: The folder; made when it is missing.
-        settings: Keyword arguments of ``fit_rule``.
-    """
-    from im_datasets.calibration.fit.report import write_fit
-    from im_datasets.calibration.fit.rule_fit import fit_rule
-
-    fit = fit_rule(runs, **settings)
+    fit = fit_rule(
+        table,
+        name=name,
+        evaluation=target,
+        columns=column,
+        exclude=exclude or (),
+        criterion=criterion,  # type: ignore[arg-type]
+        method=choose,  # type: ignore[arg-type]
+        max_terms=max_terms,
+        regularise=ridge,  # type: ignore[arg-type]
+        resamples=resamples,
+        seed=seed,
+    )
     print_fit(fit, write_fit(fit, out))
 
 

@@ -33,7 +33,8 @@ _INTERRUPTED = {
 }
 """Command → what its interruption left."""
 
-# Words before and after options, a value given twice and no --no-x of a flag: what people's scripts were written for.
+# Scripts may give an option twice, to override it; a flag that is off anyhow needs no --no-x to switch it off. Errors
+# and interruptions are told by ``main`` and ``run``, in one line.
 app = App(
     name="im-datasets",
     help="Find the rows of an instruction dataset that are worth training on.",
@@ -296,6 +297,7 @@ def run(words: list[str]) -> int:
         CycloptsError: The call is wrong.
         ImDatasetsError: As the command.
     """
+    # Nothing was asked for, which is a wrong call; cyclopts would show the help and end with 0.
     if words in ([], ["metrics"]):
         app.help_print(words)
         return 2
@@ -304,6 +306,7 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         if words[0] in _INTERRUPTED:
             print(f"\nim-datasets: interrupted; {_INTERRUPTED[words[0]]}", file=sys.stderr)
+        # What shells report of a program that SIGINT ended: 128 and the signal's number.
         return 130
     return status if isinstance(status, int) else 0
 

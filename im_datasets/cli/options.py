@@ -161,6 +161,7 @@ class ModelOptions:
         rule = LinearRule.load(self.rule)
         how = {name: value for name, value in (("device", self.device), ("dtype", self.dtype)) if value}
         if how:
+            # Refused here, as models are opened only when the rows are read.
             choose_dtype(self.dtype, choose_device(self.device))
         named = {
             "Reward": self.reward_model,
@@ -172,7 +173,7 @@ class ModelOptions:
         if how and not names:
             # What embeds is left, and takes a device alone.
             if self.dtype or "im_quality" not in rule.columns:
-                option = " ".join(f"--{name} {value}" for name, value in list(how.items())[-1:])
+                option = f"--dtype {self.dtype}" if self.dtype else f"--device {self.device}"
                 raise IndicatorError(
                     f"no indicator of this run takes {option}; leave it out, or name a model to run with it"
                 )
@@ -260,6 +261,7 @@ def load_objective(name: str) -> "Objective":
         CalibrationError: There is none.
     """
     module, _, function = name.partition(":")
+    # A console script has its own folder there, not the one that it is called in.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - what Python itself puts there
     try:
         objective: Objective = getattr(importlib.import_module(module), function)

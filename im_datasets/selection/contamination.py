@@ -176,6 +176,7 @@ def _rarest_halves(grams: tuple[frozenset[Gram], ...]) -> dict[Gram, list[int]]:
     frequency = Counter(gram for text in grams for gram in text)
     rare: defaultdict[Gram, list[int]] = defaultdict(list)
     for text, members in enumerate(grams):
+        # Rounded up, so that more than half of a text's n-grams cannot all be among the others.
         for gram in sorted(members, key=frequency.__getitem__)[: (len(members) + 1) // 2]:
             rare[gram].append(text)
     return dict(rare)

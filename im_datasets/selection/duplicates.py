@@ -109,6 +109,7 @@ class KeptVectors:
                 alike = vectors[unmatched] @ self._vectors.held[part].T >= self._least
             else:
                 alike = self._alike_within_bound(vectors[unmatched], outlines[unmatched], part)
+            # Kept rows are best first, so that the first one alike is the best one.
             hit = alike.any(axis=1)
             first[unmatched[hit]] = start + alike[hit].argmax(axis=1)
         return first
@@ -119,6 +120,7 @@ class KeptVectors:
         if count < FILTER_FROM or count == done:
             return
         if self._bound is None:
+            # Of the first rows alone: any directions bound a cosine, those of later rows hardly more tightly.
             self._bound = Bound.of(self._vectors.held[:FILTER_FROM])
         for start in range(done, count, CHUNK):
             self._outlines.append(self._bound.outlines(self._vectors.held[start : start + CHUNK]))
@@ -157,6 +159,7 @@ class _GrowingArray:
         """Add some rows, all of one shape."""
         stop = self._count + len(rows)
         if stop > len(self._room):
+            # Twice as much each time: all copies together cost no more than the rows themselves.
             room = np.empty((max(64, 2 * stop), *rows.shape[1:]), dtype=self._room.dtype)
             if self._count:
                 room[: self._count] = self.held
@@ -182,6 +185,7 @@ class Bound(NamedTuple):
         """The bound that parts these vectors best."""
         points = vectors.astype(np.float64)
         _, directions = np.linalg.eigh(points.T @ points)
+        # In the order of their spread, the widest last.
         return cls(np.ascontiguousarray(directions[:, -DIRECTIONS:], dtype=np.float32))
 
     def outlines(self, vectors: Vectors) -> Vectors:

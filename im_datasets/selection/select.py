@@ -271,6 +271,7 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[s
     below = ranking.order[~is_kept[ranking.order]]
     reasons = ranking.reasons
     reasons.set(below, BELOW_THE_CUT)
+    # After the line above, which counts the rows dropped on the way too.
     for row, reason in walk.reasons.items():
         reasons.set(row, reason)
     full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)

@@ -150,6 +150,7 @@ class _OpenBlock:
 
     def verdict(self, row: int) -> tuple[str, int]:
         """Why a row must be dropped, empty if it may be kept; and the row it duplicates, or -1."""
+        # Asked again: rows of the same block may have filled the group.
         if self.quota.is_full(row):
             return OVER_THE_QUOTA, -1
         if self.reasons.get(row):
