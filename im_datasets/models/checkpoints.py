@@ -7,13 +7,13 @@ weights for some part of the model is refused: a head drawn at random would give
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import TokenBudget
 from im_datasets.models.devices import choose_device, choose_dtype, torch_dtype
-from im_datasets.models.hub_models import folder_digest, hub_revision, one_line_errors, quiet_loading
+from im_datasets.models.hub_models import folder_digest, hub_revision, model_facts, one_line_errors, quiet_loading
+from im_datasets.models.tokenizers import open_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ KINDS: dict[Kind, tuple[str, str]] = {
 
 TOKEN_BUDGET = {"cpu": 512, "cuda": 32_768, "mps": 4_096}
 """Tokens per batch by device; on a CPU a small batch that stays in the cache is the fastest."""
+
+_NO_TOKENIZER = "save one beside the model"
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ class Checkpoint:
             ModelError: The model cannot be had.
         """
         resolved = self.resolve()
-        name = Path(self.model).name if Path(self.model).is_dir() else self.model
-        return {"id": name, "revision": self.weights(), "dtype": resolved.dtype, "device": resolved.device}
+        return model_facts(self.model, self.weights(), resolved.dtype, resolved.device)
 
     def open_files(self) -> tuple[Any, "PreTrainedTokenizerBase"]:
         """Config and tokenizer, without the weights.
@@ -92,7 +93,8 @@ class Checkpoint:
         _make_known(checkpoint.kind)
         own = _own(checkpoint)
         with one_line_errors(checkpoint.model), quiet_loading():
-            return AutoConfig.from_pretrained(checkpoint.model, **own), _open_tokenizer(checkpoint, own)
+            config = AutoConfig.from_pretrained(checkpoint.model, **own)
+            return config, open_tokenizer(checkpoint.model, _NO_TOKENIZER, **own)
 
     def load(self) -> "Loaded":
         """The model, in this process's memory once.
@@ -178,13 +180,16 @@ def _open(checkpoint: Checkpoint) -> Loaded:
     opener = getattr(transformers, KINDS[checkpoint.kind][0])
     own = _own(checkpoint)
     with one_line_errors(checkpoint.model, KINDS[checkpoint.kind][1]), quiet_loading():
-        tokenizer = _open_tokenizer(checkpoint, own)
+        tokenizer = open_tokenizer(checkpoint.model, _NO_TOKENIZER, **own)
         dtype = torch_dtype(str(checkpoint.dtype))
         model, report = opener.from_pretrained(checkpoint.model, dtype=dtype, output_loading_info=True, **own)
     _check_weights(checkpoint, report)
     model = model.eval().to(checkpoint.device)
     if checkpoint.compile:
-        model = _compiled(model)
+        import torch
+
+        # Dynamic: else each new length is compiled anew, for seconds at a time.
+        model.forward = torch.compile(model.forward, dynamic=True)
     budget = TokenBudget(TOKEN_BUDGET.get(str(checkpoint.device).partition(":")[0], TOKEN_BUDGET["cpu"]))
     return Loaded(checkpoint, model, tokenizer, budget)
 
@@ -201,15 +206,6 @@ def _own(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"revision": checkpoint.revision, "trust_remote_code": checkpoint.trust_remote_code}
 
 
-def _open_tokenizer(checkpoint: Checkpoint, own: dict[str, Any]) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.model, **own)
-    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"{checkpoint.model} holds no tokenizer (its vocabulary is empty); save one beside the model")
-    return tokenizer
-
-
 def _check_weights(checkpoint: Checkpoint, report: Any) -> None:
     missing = sorted(report.get("missing_keys") or [])
     wrong = sorted(str(key) for key in report.get("mismatched_keys") or [])
@@ -218,10 +214,3 @@ def _check_weights(checkpoint: Checkpoint, report: Any) -> None:
             f"{checkpoint.model} is not {KINDS[checkpoint.kind][1]} with all its weights: it has none for "
             f"{', '.join([*missing, *wrong][:3])}; pass a checkpoint that was trained as one"
         )
-
-
-def _compiled(model: "torch.nn.Module") -> Any:
-    import torch
-
-    model.forward = torch.compile(model.forward, dynamic=True)
-    return model

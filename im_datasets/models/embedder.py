@@ -27,6 +27,7 @@ from im_datasets.models.hub_models import (
     embedded_model_folder,
     folder_digest,
     hub_revision,
+    model_facts,
     one_line_errors,
     quiet_loading,
 )
@@ -140,8 +141,7 @@ class Embedder:
             ModelError: The model cannot be had or is not a sentence encoder.
         """
         encoder = _load(self)
-        name = Path(self.model).name if Path(self.model).is_dir() else self.model
-        return {"id": name, "revision": encoder.revision, "dtype": self.dtype, "device": encoder.runner.device}
+        return model_facts(self.model, encoder.revision, self.dtype, encoder.runner.device)
 
     def _compute(self, encoder: "_Encoder", texts: list[str]) -> Computed:
         runner = encoder.runner

@@ -65,7 +65,11 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     return Path(cached).name
 
 
-_ACCEPTED = "pass a model id of the Hub or a local folder with a tokenizer, such as one with tokenizer.json"
+def model_facts(model: str, revision: str, dtype: str | None, device: str | None) -> dict[str, Any]:
+    """A model and how it ran, for a record."""
+    # Of a folder only the name: a record is published, and tells nothing of this machine.
+    name = Path(model).name if Path(model).is_dir() else model
+    return {"id": name, "revision": revision, "dtype": dtype, "device": device}
 
 
 def folder_digest(folder: str | Path) -> str:
@@ -137,52 +141,38 @@ def one_line_errors(model: str, kind: str = "the kind that is needed") -> Iterat
         raise ModelError(f"{model} {_trouble(model, error, kind)}") from error
 
 
+_UNREACHABLE = (
+    "is not in the local cache and the Hub is out of reach; pass a local folder, or download it first: "
+    "hf download {model}"
+)
 _OTHER_KIND = re.compile(
     r"Unrecognized configuration class <class '[\w.]*?(?P<type>\w+?)(?:Config)?'>|has model type `(?P<unknown>\w+)`"
 )
 """What transformers says where an architecture has no class of the kind that is asked for, or is unknown to it."""
 
 
+_TROUBLES = {
+    # Before RepositoryNotFoundError, whose subclass it is.
+    "GatedRepoError": "is gated: accept its terms on its page on the Hub, then run: hf auth login",
+    "OfflineModeIsEnabled": _UNREACHABLE,
+    "LocalEntryNotFoundError": _UNREACHABLE,
+    "RepositoryNotFoundError": "is no folder here and no model on the Hub that you may see; check its name, or run: "
+    "hf auth login",
+    "RevisionNotFoundError": "has no such branch, tag or commit on the Hub; pass revision= with one it has",
+    "HFValidationError": "is no folder here and cannot be a model id of the Hub either; check the path, or pass a "
+    "model id of the Hub or a local folder that is there",
+    "UnpicklingError": "holds weights in a pickle that is damaged or more than a table of tensors; what it asks for is "
+    "never run; pass a checkpoint in safetensors",
+}
+"""An error's class, by its name since `huggingface_hub` is imported late → what is wrong and what to do about it."""
+
+
 def _trouble(model: str, error: Exception, kind: str) -> str:
     """What is wrong and what to do about it, in words that follow the model's name."""
-    from pickle import UnpicklingError
-
-    from huggingface_hub import errors
-
     # transformers wraps the Hub's own exceptions in an OSError.
-    causes = (error, error.__cause__)
-    troubles: list[tuple[tuple[type[Exception], ...], str]] = [
-        (
-            (errors.GatedRepoError,),
-            "is gated: accept its terms on its page on the Hub, then run: hf auth login",
-        ),
-        (
-            (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError),
-            "is not in the local cache and the Hub is out of reach; pass a local folder, or download it first: "
-            f"hf download {model}",
-        ),
-        (
-            (errors.RepositoryNotFoundError,),
-            "is no folder here and no model on the Hub that you may see; check its name, or run: hf auth login",
-        ),
-        (
-            (errors.RevisionNotFoundError,),
-            "has no such branch, tag or commit on the Hub; pass revision= with one it has",
-        ),
-        (
-            (errors.HFValidationError,),
-            "is no folder here and cannot be a model id of the Hub either; check the path, or pass a model id of the "
-            "Hub or a local folder that is there",
-        ),
-        (
-            (UnpicklingError,),
-            "holds weights in a pickle that is damaged or more than a table of tensors; what it asks for is never run; "
-            "pass a checkpoint in safetensors",
-        ),
-    ]
-    for classes, words in troubles:
-        if any(isinstance(cause, classes) for cause in causes):
-            return words
+    classes = {base.__name__ for cause in (error, error.__cause__) for base in type(cause).__mro__}
+    if words := next((words for name, words in _TROUBLES.items() if name in classes), None):
+        return words.format(model=model)
     if "trust_remote_code" in str(error):
         return (
             "contains custom code, which runs only under a setting trust_remote_code=True; read it first, or "

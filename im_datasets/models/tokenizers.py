@@ -3,9 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import ModelError
-from im_datasets.models.hub_models import _ACCEPTED, EMBEDDED, embedded_model_folder, one_line_errors, quiet_loading
+from im_datasets.models.hub_models import EMBEDDED, embedded_model_folder, one_line_errors, quiet_loading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """From texts to their token ids, whole and without special tokens."""
@@ -31,36 +35,9 @@ def load_tokenizer(name: str, revision: str | None = None) -> Tokenize:
         raise ModelError(f"{name} is not on the Hub and has no revision {revision!r}; leave revision out")
     if name == EMBEDDED:
         return _load_embedded_tokenizer()
+    remedy = "pass a model id of the Hub or a local folder with a tokenizer, such as one with tokenizer.json"
     with one_line_errors(name), quiet_loading():
-        return _load_any_tokenizer(name, revision)
-
-
-def _load_embedded_tokenizer() -> Tokenize:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def tokenize(texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    return tokenize
-
-
-def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
-    except Exception as error:
-        # For a tokenizer.json that is JSON but not a tokenizer, tokenizers raises a bare Exception.
-        if type(error) in {Exception, KeyError}:
-            raise ModelError(f"{name} holds no readable tokenizer ({error!r}); {_ACCEPTED}") from error
-        raise
-    # A folder that holds a model's config and no vocabulary opens as a tokenizer that knows only its own markers.
-    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"{name} holds no tokenizer (its vocabulary is empty); {_ACCEPTED}")
+        tokenizer = open_tokenizer(name, remedy, revision=revision or "main", trust_remote_code=False)
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         # verbose=False: a text longer than the model reads is no cause for a warning when it is only counted.
@@ -76,3 +53,42 @@ def _load_any_tokenizer(name: str, revision: str | None) -> Tokenize:
         return ids
 
     return tokenize
+
+
+def _load_embedded_tokenizer() -> Tokenize:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return tokenize
+
+
+def open_tokenizer(model: str, remedy: str, **options: Any) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model, as transformers opens it.
+
+    Args:
+        model: Its id or folder.
+        remedy: What to do where it holds no tokenizer, for the message.
+        options: As ``AutoTokenizer.from_pretrained`` takes them.
+
+    Raises:
+        ModelError: The model holds none; what else the loading library raises is for ``one_line_errors``.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, **options)
+    except Exception as error:
+        # For a tokenizer.json that is JSON but not a tokenizer, tokenizers raises a bare Exception.
+        if type(error) in {Exception, KeyError}:
+            raise ModelError(f"{model} holds no readable tokenizer ({error!r}); {remedy}") from error
+        raise
+    # A folder that holds a model's config and no vocabulary opens as a tokenizer that knows only its own markers.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"{model} holds no tokenizer (its vocabulary is empty); {remedy}")
+    return tokenizer

@@ -25,7 +25,7 @@ from typing import IO, Any
 from datasets import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 from tqdm.auto import tqdm
 
-from im_datasets.common.errors import OutputError
+from im_datasets.common.storage import output_errors
 from im_datasets.scoring.shards import ShardMeter, Shards
 
 
@@ -141,10 +141,9 @@ def opened_log(log: str | Path | IO[str] | None) -> Iterator[IO[str] | None]:
         yield sys.stderr
     else:
         with ExitStack() as stack:
-            try:
+            # Only the opening: what fails inside the block is no matter of the log.
+            with output_errors(f"the log {log}", "pass another file"):
                 file = stack.enter_context(Path(log).open("a", encoding="utf-8"))
-            except OSError as error:
-                raise OutputError(f"cannot write the log {log} ({error.strerror}); pass another file") from error
             yield file
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from im_datasets.common.errors import OutputError
+from im_datasets.common.storage import output_errors
 from im_datasets.scoring.shards import SCORES, SHARD_ROWS, Shards
 
 RUN, LOCK = "run.json", ".lock"
@@ -48,16 +49,15 @@ def open_shards(
     request = json.loads(json.dumps({**request, "layout": {"rows": rows, "shard_rows": shard_rows}}))
     digest = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     shards = Shards(folder, digest, rows, shard_rows)
-    try:
+    with output_errors(f"to {folder}", "pass another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(
-            f"another run is writing to {folder}; wait until it ends, or write to another folder"
-        ) from error
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder} ({error.strerror}); pass another folder") from error
+        try:
+            lock.acquire()
+        except Timeout as error:  # an OSError too, of which there is more to say
+            raise OutputError(
+                f"another run is writing to {folder}; wait until it ends, or write to another folder"
+            ) from error
     try:
         _prepare(shards, request, resume)
         yield shards

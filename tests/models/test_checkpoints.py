@@ -168,6 +168,13 @@ def test_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
         opened(folder)
 
 
+def test_folder_with_a_tokenizer_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    folder = save_pythia(tmp_path / "model")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds no readable tokenizer .*; save one beside the model"):
+        opened(folder)
+
+
 # How far a model reads.
 
 
