@@ -117,12 +117,37 @@ def mine(
     Work that is not finished lies in ``.<name of out>.partial`` beside ``out``; the next call that scores the same
     goes on with it, and it is removed when the result stands.
 
-    The arguments are the fields of ``data.request.SourceRequest`` (``data``, ``config`` to ``limit``),
-    ``scoring.request.ScoringRequest`` (``rule``, ``indicators``, ``columns``, ``every_turn``),
-    ``selection.request.SelectionRequest`` (``top_k`` to ``exclude_contaminated``, ``seed``) and
-    ``scoring.request.RunRequest`` (``overwrite``, ``command`` to ``log``). ``license`` and ``language``, a code or
-    several, are those of the rows, for the card; left out when None. ``out`` is the folder to write: ``kept.parquet``,
-    ``dropped.parquet``, ``README.md``, ``record.json``, ``report.html`` and ``figures/``.
+    Args:
+        data: A JSON, JSONL, CSV or Parquet file, a glob or folder of them, a folder saved by `datasets`, the id
+            of a Hub dataset, or a Dataset.
+        out: The folder to write: ``kept.parquet``, ``dropped.parquet``, ``README.md``, ``record.json``,
+            ``report.html`` and ``figures/``.
+        rule: A shipped rule's name, the path of a rule's JSON, or a LinearRule.
+        top_k: Rows to keep; exactly one of top_k, fraction and threshold.
+        fraction: Share of the scorable rows to keep, 0..1.
+        threshold: Keep rows with a log loss of at most this.
+        per_group: (column, quota): at most that many kept rows per value of the column.
+        near_duplicates: Cosine at or above which the worse of two rows is dropped.
+        exclude_contaminated: Evaluation texts; rows that share most of one's 8-grams are dropped.
+        indicators: Indicators with settings of your own, taken instead of the rule's default ones.
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+        every_turn: Whether each assistant turn is a row of its own; else only the last one is scored.
+        config: Config of a Hub dataset.
+        split: Split of a Hub dataset or of a saved DatasetDict.
+        revision: Branch, tag or commit of a Hub dataset.
+        streaming: Whether a Hub dataset is streamed rather than downloaded whole.
+        limit: Rows to read at most.
+        seed: Recorded with the selection.
+        overwrite: Whether an older result in ``out`` may be replaced.
+        license: Licence of the rows, for the card; left out when None.
+        language: Language code or codes of the rows, for the card; left out when None.
+        command: The command line that repeats the run, for record and card.
+        progress: Whether progress is shown on standard error.
+        cache: Whether model outputs are kept in the store between runs, and taken from it.
+        resume: Whether unfinished work is gone on with; else it is thrown away.
+        workers: Processes that score side by side; see ``score``.
+        engine: Who computes the shards, instead of ``workers`` on this machine.
+        log: A file (or ``"-"``, standard error) that gets a JSON line per event; see ``progress``.
 
     Returns:
         The folder, the record and the selection.

@@ -76,13 +76,23 @@ def score(
 ) -> Scored:
     """Score every row of a dataset by a rule.
 
-    ``rule``, ``indicators`` and ``columns`` are the fields of ``scoring.request.ScoringRequest``; ``progress``,
-    ``resume``, ``workers``, ``engine`` and ``log`` those of ``scoring.request.RunRequest``. ``dataset`` holds the rows;
-    its columns and features are left untouched. ``describe`` says whether lengths, MTLD, similarity and neighbour
-    distance are computed beside the rule's own. ``source`` tells the record where the dataset comes from; None records
-    its fingerprint. ``folder`` is where finished shards lie, to be found by the next call that asks the same, and the
-    scored dataset is read from there; None works in a temporary folder and leaves nothing. ``files`` are Parquet files
-    whose rows, one after another, begin with the dataset's, for an engine whose workers may read them.
+    Args:
+        dataset: The rows; columns and features are left untouched.
+        rule: A shipped rule's name, the path of a rule's JSON, or a LinearRule.
+        indicators: Indicators with settings of your own, taken instead of the rule's default ones.
+        describe: Whether lengths, MTLD, similarity and neighbour distance are computed beside the rule's own.
+        columns: Where instruction and response stand; None finds them by the names of the columns.
+        source: Where the dataset comes from, for the record; None records its fingerprint.
+        progress: Whether a progress bar is shown on standard error.
+        folder: Where finished shards lie, to be found by the next call that asks the same; the scored dataset is
+            read from there. None works in a temporary folder and leaves nothing.
+        resume: Whether finished shards of an earlier call that asked the same are taken; else they are thrown away.
+        workers: Processes that score side by side on this machine; each loads the models, and takes a GPU of its own
+            where there are several.
+        engine: Who computes the shards, instead of ``workers`` on this machine.
+        files: Parquet files whose rows, one after another, begin with the dataset's, for an engine whose workers may
+            read them.
+        log: A file (or ``"-"``, standard error) that gets a JSON line per event; see ``progress``.
 
     Returns:
         The scored dataset and its record.

@@ -79,14 +79,28 @@ def select(
     and why), it repeats an evaluation text ("contaminated"), or it is nearly the same as a row kept before it
     ("near-duplicate"). The walk ends when enough rows are kept; every row after that is "below the cut" and
     is not looked at. Rows without a log loss are "unscorable: " and their ``im_unscorable``, or "an indicator gave no
-    value". What is asked, ``top_k`` to ``seed``, is described at ``selection.request.SelectionRequest``; exactly one of
-    ``top_k``, ``fraction`` and ``threshold`` says how many rows.
+    value".
 
-    ``ds`` has ``im_log_loss`` (lower is better; NaN = could not be scored) and perhaps ``im_unscorable`` (a reason, or
-    an empty string). A shuffled or filtered one is fine. An ``im_row`` that is already there stays; ``im_rank``,
-    ``im_reason`` and ``im_duplicate_of`` of an earlier selection are replaced. A set format is not carried over.
-    ``columns`` says where instruction and response stand, for the two checks of texts; None finds them by name.
-    ``embedder`` turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
+    Args:
+        ds: A dataset with ``im_log_loss`` (lower is better; NaN = could not be scored) and perhaps
+            ``im_unscorable`` (a reason, or an empty string). A shuffled or filtered one is fine. An
+            ``im_row`` that is already there stays; ``im_rank``, ``im_reason`` and ``im_duplicate_of`` of an
+            earlier selection are replaced. A set format is not carried over.
+        top_k: Keep this many rows. If the checks leave fewer, fewer are kept and ``settings["shortfall"]``
+            says how many are missing.
+        fraction: Keep this share of the scorable rows, in (0, 1]; rounded down, but at least one row.
+        threshold: Keep the rows with a log loss at or below this.
+        per_group: (column, quota): keep at most this many rows per value of the column. Rows without a value
+            form one group of their own.
+        near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
+            which the worse of two rows is dropped; 1 means equal embeddings.
+        exclude_contaminated: Evaluation texts (the instructions of an evaluation set). An instruction with
+            more than half of the word 8-grams of one of them is dropped, and one that equals a text of fewer
+            than 8 words; case, punctuation and spacing do not count, and in scripts without spaces a
+            character counts as a word.
+        seed: Recorded. No part of a selection is random, so it changes nothing.
+        columns: Where instruction and response stand, for the two checks above; None finds them by name.
+        embedder: Turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
 
     Returns:
         Both sides of the selection, which together hold every row once.
