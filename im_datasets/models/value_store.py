@@ -103,7 +103,8 @@ class Store:
                 (entries,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
                 oldest = "SELECT key FROM entries ORDER BY day LIMIT ?"
                 connection.execute(f"DELETE FROM entries WHERE key IN ({oldest})", [entries // 5 + 1])  # noqa: S608
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            # As a script, which goes on to the end: `execute` stops at the pragma's first step, of one page.
+            connection.executescript("PRAGMA incremental_vacuum")
             if not entries:
                 return
 

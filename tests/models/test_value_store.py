@@ -51,6 +51,14 @@ def test_put_forgets_what_was_unused_for_longest(tmp_path, monkeypatch):
     assert set(found) == {b"100-0", b"109-50"}
 
 
+def test_put_gives_the_room_of_what_it_forgets_back_to_the_disk(tmp_path):
+    path = tmp_path / "scores.sqlite"
+    Store(path).put({f"{i}".encode(): bytes(400) for i in range(2000)})
+    full = path.stat().st_size
+    Store(path, max_bytes=200_000).put({b"key": b"value"})
+    assert path.stat().st_size <= 200_000 < full
+
+
 def test_a_store_that_is_no_database_is_a_warning(tmp_path):
     path = tmp_path / "scores.sqlite"
     path.write_bytes(b"not a database, but long enough to be taken for one" * 100)
