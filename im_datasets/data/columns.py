@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from im_datasets.common.errors import ColumnsError
-from im_datasets.data.conversations import Reason as Reason
 from im_datasets.data.conversations import (
+    Reason,
     Turn,
     UnscorableRow,
     read_conversation,
@@ -150,7 +150,9 @@ class Columns:
             "instances": "the first instance of each task is taken",
             "turn": "every assistant turn is a row of its own",
         }
-        chosen = [f"{self.response!r} is taken as the response"] if self.layout.endswith(_CHOSEN_LAYOUTS) else []
+        has_chosen = self.layout.endswith(("preference", "chosen answer"))
+        chosen = [f"{self.response!r} is taken as the response"] if has_chosen else []
+        # The last turn is then not the one that is taken.
         if self.turn or chosen:
             notes.pop("messages")
         return chosen + [notes[field] for field in self.mapping if field in notes]
@@ -251,9 +253,6 @@ class Columns:
             pairs.responses.append(response)
             pairs.reasons.append(reason)
         return pairs
-
-
-_CHOSEN_LAYOUTS = ("preference", "chosen answer")
 
 
 def _turns(row: dict[str, Any]) -> list[Turn]:

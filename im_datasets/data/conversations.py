@@ -129,17 +129,13 @@ def read_text_or_turns(value: Any, role: str) -> list[Turn]:
     value = _plain(value)
     if isinstance(value, str):
         if role == "assistant" and _TRANSCRIPT.match(value):
-            return _transcript(value)
+            # Anthropic's preference data writes the whole conversation into the answer's column.
+            _, *pieces = _TRANSCRIPT.split(value)
+            return [Turn(ROLES[who.lower()], said) for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
         value = _messages_from_json(value)
     if is_message(value) or (isinstance(value, list) and value and all(map(is_message, value))):
         return read_conversation(value)
     return [_content_turn(role, value)]
-
-
-def _transcript(text: str) -> list[Turn]:
-    """The turns of one text as Anthropic's preference data writes them."""
-    _, *pieces = _TRANSCRIPT.split(text)
-    return [Turn(ROLES[who.lower()], said) for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 def read_history(value: Any) -> list[Turn]:
@@ -207,14 +203,11 @@ def _content_turn(role: str, content: Any) -> Turn:
     if isinstance(content, str):
         return Turn(role, content)
     parts = [content] if isinstance(content, dict) else content
-    if isinstance(parts, list) and all(_is_part(part) for part in parts) and not _is_several_texts(parts):
+    # Several bare strings are answers to choose from, say, and not the parts of one text.
+    is_one_text = isinstance(parts, list) and sum(isinstance(part, str) for part in parts) <= 1
+    if is_one_text and all(map(_is_part, parts)):
         return _parts_turn(role, parts)
     return Turn(role, None, not_text=True)
-
-
-def _is_several_texts(parts: list[Any]) -> bool:
-    """More than one bare string: answers to choose from, say, and not the parts of one text."""
-    return sum(isinstance(part, str) for part in parts) > 1
 
 
 def _is_part(part: Any) -> bool:

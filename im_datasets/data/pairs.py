@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from im_datasets.data.conversations import (
-    _HALF_PAIRS,
-    HALF_PAIR,
-    Reason,
-    Turn,
-    UnscorableRow,
-)
+from im_datasets.data.conversations import HALF_PAIR, Reason, Turn, UnscorableRow, mark_half_pairs
 
 
 def answer_places(turns: list[Turn]) -> list[int]:
@@ -75,7 +69,7 @@ def as_text(spoken: Spoken) -> str:
 
 def _whole(text: str) -> str:
     """The text, if it can be written down: JSON within a value can spell half a surrogate pair."""
-    if HALF_PAIR in text or _HALF_PAIRS.search(text):
+    if HALF_PAIR in mark_half_pairs(text):
         raise UnscorableRow(Reason.BROKEN_TEXT)
     return text
 

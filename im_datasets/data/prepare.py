@@ -70,7 +70,7 @@ def expand_turns(dataset: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
         raise ColumnsError(f"the dataset has a column {TURN!r}: its turns are expanded already; use it as it is")
     # Of 8 bytes each: there may be many millions.
     rows, turns = array("q"), array("q")
-    batches = dataset.select_columns(list(dict.fromkeys(columns.mapping.values()))).iter(batch_size=1000)
+    batches = dataset.select_columns([*columns.mapping.values()]).iter(batch_size=1000)
     conversations = (conversation for batch in batches for conversation in columns.conversations(batch))
     for row, conversation in enumerate(conversations):
         count = max(1, len(answer_places(conversation)))

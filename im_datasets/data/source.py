@@ -6,7 +6,7 @@ The first stage of the flow. What the columns mean is left to ``columns``.
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -124,19 +124,16 @@ def _from_files(
     """Read local files; ``stream`` is limit and seed where only so many rows shall be read."""
     chosen = _choose("split", split, list(splits), path.name)
     files = splits[chosen]
-    rows = (_stream(files, chosen, *stream) if stream else None) or read_files(files, chosen)
+    rows = None
+    if stream:
+        # A stream breaks off over a column that changes type, which reading whole files gets over.
+        with suppress(SourceError):
+            rows = _take(stream_files(files, chosen), *stream)
+    rows = rows or read_files(files, chosen)
     root = path if path.is_dir() else None
     names = [str(file.relative_to(root)) if root else file.name for file in files]
     kind = "file" if path.is_file() else "folder"
     return rows, {"kind": kind, "split": chosen, "fingerprint": fingerprint(files), "files": names}
-
-
-def _stream(files: list[Path], split: str, limit: int | None, seed: int | None) -> Dataset | None:
-    """The rows of a stream of files; None where it breaks off, as over a column that changes type."""
-    try:
-        return _take(stream_files(files, split), limit, seed)
-    except SourceError:
-        return None
 
 
 def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]]:

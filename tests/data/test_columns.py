@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from im_datasets.common.errors import ColumnsError
-from im_datasets.data.columns import INPUT_JOIN, Columns, Reason
-from im_datasets.data.conversations import HALF_PAIR
+from im_datasets.data.columns import INPUT_JOIN, Columns
+from im_datasets.data.conversations import HALF_PAIR, Reason
 from im_datasets.data.layouts import NAMES
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "data"

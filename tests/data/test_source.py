@@ -17,8 +17,8 @@ from datasets import Dataset, DatasetDict, Json, Value
 from hub_server import serve
 
 from im_datasets.common.errors import ColumnsError, SourceError
-from im_datasets.data.columns import Columns, Reason
-from im_datasets.data.conversations import HALF_PAIR
+from im_datasets.data.columns import Columns
+from im_datasets.data.conversations import HALF_PAIR, Reason
 from im_datasets.data.files import find_files, fingerprint
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
