@@ -57,6 +57,7 @@ def _taken(batches: list[pa.RecordBatch], rows: NDArray[np.uint64]) -> pa.Table:
         for batch, first, low, high in zip(batches, starts, cuts, cuts[1:], strict=False)
         if low < high
     ]
+    # The pieces hold the rows in ascending order: each goes back to the place it was asked for.
     places = np.empty(len(rows), dtype=np.int64)
     places[order] = np.arange(len(rows))
     return pa.Table.from_batches(pieces).combine_chunks().take(pa.array(places))
@@ -74,7 +75,9 @@ def pick_rows(full: Dataset, rows: RowNumbers) -> Dataset:
     """``full.select(rows)``, which would make a Python number of each row."""
     if len(rows) == 0:
         return full.select([])
+    # As `datasets` keeps its own, so that it goes on with them.
     places = pa.table({"indices": pa.array(rows, type=pa.uint64())})
+    # Of rows and source: `datasets` finds what it computed before by the fingerprint alone.
     fingerprint = sha256(full._fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
     return Dataset(full.data, info=full.info.copy(), split=full.split, indices_table=places, fingerprint=fingerprint)
 

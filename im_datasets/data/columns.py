@@ -97,6 +97,7 @@ class Columns:
                 "dataset, columns = threads(dataset)"
             )
         columns = cls(**find_fields(own))
+        # ``expand_turns`` wrote it: each row says which turn is its response.
         return replace(columns, turn=TURN) if TURN in names else columns
 
     @classmethod
@@ -265,6 +266,7 @@ def _turns(row: dict[str, Any]) -> list[Turn]:
         turns = turns + _user_turn(row)
     if "response" in row:
         answer = read_text_or_turns(row["response"], "assistant")
+        # A column of chosen answers often holds the whole conversation: its own question is the one it answers.
         turns = answer if any(turn.role == "user" for turn in answer) else turns + answer
     # A conversation's own system turn stands: that of the column would be a second one.
     if row.get("system") is None or any(turn.role == "system" for turn in turns):
@@ -279,6 +281,7 @@ def _user_turn(row: dict[str, Any]) -> list[Turn]:
     if value is None or (isinstance(value, str) and is_no_input(value)):
         return turns
     extras = read_text_or_turns(value, "user")
+    # Several turns are a conversation, which cannot be joined to an instruction.
     extra = extras[0] if len(extras) == 1 else Turn("user", None, not_text=True)
     last = turns[-1] if turns else Turn("user", None)
     texts = [text for text in (last.text, extra.text) if text and text.strip()]

@@ -18,25 +18,26 @@ CALL_KEYS = ("tool_calls", "function_call")
 ROLES = {
     "user": "user",
     "human": "user",
-    "prompter": "user",
+    "prompter": "user",  # Open-Assistant
     "assistant": "assistant",
-    "gpt": "assistant",
+    "gpt": "assistant",  # ShareGPT, with human
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "ai": "assistant",
     "system": "system",
-    "developer": "system",
+    "developer": "system",  # OpenAI's later name of it
     "tool": "tool",
     "function": "tool",
     "function_response": "tool",
-    "observation": "tool",
-    "ipython": "tool",
+    "observation": "tool",  # Glaive's tool calls as ShareGPT turns
+    "ipython": "tool",  # Llama 3.1
     "function_call": "tool call",
     "tool_call": "tool call",
 }
 """Role as written, in lower case → role as used here; any other role is kept as it is."""
 
+# image_url is of OpenAI's chat completions, input_image of its responses.
 MEDIA_TYPES = {
     f"{prefix}{kind}{suffix}"
     for prefix in ("", "input_")
@@ -190,6 +191,7 @@ def _turn(message: Any) -> Turn:
         raise UnscorableRow(Reason.UNREADABLE)
     written = str(_first(message, ROLE_KEYS)).strip()
     turn = _content_turn(ROLES.get(written.lower(), written.lower()), _first(message, CONTENT_KEYS))
+    # OpenAI's tool calls stand beside an empty content.
     calls = _first(message, CALL_KEYS)
     if turn.role == "assistant" and calls and not (turn.text or "").strip():
         return turn._replace(role="tool call", text=_as_json(calls), not_text=False)
@@ -198,6 +200,7 @@ def _turn(message: Any) -> Turn:
 
 def _content_turn(role: str, content: Any) -> Turn:
     content = _plain(content)
+    # pandas writes a missing text as NaN.
     if content is None or (isinstance(content, float) and math.isnan(content)):
         return Turn(role, None)
     if isinstance(content, str):
@@ -262,6 +265,7 @@ def _from_json(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
+    # json recurses into what is nested, and so a row can exhaust the stack.
     except (ValueError, RecursionError):
         raise UnscorableRow(Reason.BROKEN_JSON) from None
 

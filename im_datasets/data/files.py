@@ -112,6 +112,7 @@ def read_files(files: list[Path], split: str) -> Dataset:
         if kind == "json":
             return _read_json(files, split)
         problem = one_line(error)
+        # Of `datasets`: Instruction "train" corresponds to no data!
         if problem.endswith("no data!"):
             raise SourceError(f"no rows in {_few(files)}") from error
         raise SourceError(f"cannot read {_few(files)}: {problem}") from error
@@ -167,6 +168,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     """Digest of names and contents: sha256, 64 hexadecimal digits."""
     digest = sha256()
     for file in files:
+        # The zero byte, which no name holds, keeps a name and the contents after it apart.
         digest.update(file.name.encode() + b"\0")
         with file.open("rb") as stream:
             file_digest(stream, lambda: digest)
@@ -254,6 +256,7 @@ def _read_json(files: list[Path], split: str) -> Dataset:
 def _kind(value: Any) -> type:
     """The value's type; whole numbers beyond 64 bits count as something that only JSON can hold."""
     large = isinstance(value, int) and not -_INT64 <= value < _INT64
+    # Not isinstance, for which a bool would be a whole number.
     return dict if large else type(value)
 
 
@@ -298,6 +301,7 @@ def _json_values(file: Path) -> Iterator[Any]:
         SourceError: Not JSON; the message names the line.
     """
     try:
+        # -sig: the byte order mark that some editors put first is no part of the JSON.
         with _OPENERS.get(file.suffix.lower(), open)(file, "rt", encoding="utf-8-sig") as stream:
             first = next((line for line in stream if line.strip()), "")
             stream.seek(0)
@@ -318,6 +322,7 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except json.JSONDecodeError as error:
+            # The first line of an object that is written over several.
             if number == 1 and line.strip() in ("{", "{}"):
                 raise SourceError(f"{file.name} is one JSON object; save its rows as a list or as lines") from error
             raise SourceError(f"line {number} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
@@ -349,6 +354,7 @@ def _is_data(file: Path, folder: Path) -> bool:
 
 
 def _split_of(file: Path, folder: Path) -> str:
+    # By whole words: `latest.json` is no test split, `test-00000-of-00001.parquet` is.
     words = set(re.split(r"[^a-z]+", str(file.relative_to(folder)).lower()))
     return next((split for split, names in _SPLIT_WORDS.items() if words & set(names)), "train")
 

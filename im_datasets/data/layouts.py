@@ -34,6 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 LONE_INSTRUCTION = ("input", "inputs", "context", "user", "human")
 """What the instruction may be called where nothing has one of its usual names."""
 
+# What a column such as answer_id or output_tokens tells of a response, and is none.
 _ATTRIBUTES = ("id", "ids", "format", "type", "length", "len", "tokens", "count", "score")
 
 Candidates = dict[str, list[str]]
@@ -50,8 +51,10 @@ def find_fields(names: Iterable[str]) -> dict[str, str]:
     candidates = {part: [name for name in names if _key(name) in accepted] for part, accepted in NAMES.items()}
     if not candidates["instruction"]:
         candidates["instruction"] = [name for name in names if _key(name) in LONE_INSTRUCTION]
+        # Such a column is not the input of another one then.
         candidates["input"] = []
     answers = candidates["chosen"] + candidates["response"] + candidates["instances"]
+    # Beside chosen answers a conversation is what they answer.
     answers += [] if candidates["chosen"] else candidates["messages"]
     if not answers:
         raise ColumnsError(_no_response(names, candidates))
@@ -118,6 +121,7 @@ def _how(fields: dict[str, str]) -> str:
     """The same choice for the command line and for Python."""
     option = ",".join(f"{field}={name}" for field, name in fields.items())
     call = ", ".join(f"{field}={name!r}" for field, name in fields.items())
+    # A shell would part the option at the blank.
     quoted = f"'{option}'" if " " in option else option
     return f"Pass --columns {quoted} or columns=Columns({call})."
 

@@ -37,6 +37,7 @@ def pair_at(turns: list[Turn], answer: int = -1) -> tuple[Spoken, str]:
         calls = any(turn.role == "tool call" for turn in turns)
         raise UnscorableRow(Reason.ONLY_TOOL_CALLS if calls else Reason.NO_ASSISTANT_TURN)
     place = places[answer]
+    # First: where a response says nothing, that is the reason, whatever the instruction is.
     response = _response(turns[place])
     return _instruction(turns[:place]), _whole(response)
 
@@ -105,10 +106,13 @@ def _response(turn: Turn) -> str:
 
 _MEDIA = re.compile(r"(?:\A|[.?!。？！])\s*<(?:image|audio|video)>|^\s*<(?:image|audio|video)>\s*$", re.I | re.M)
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
+# Alpaca has <nooutput> for responses, beside its <noinput>.
 _NO_OUTPUT = re.compile(r"<\s*no\s*(?:out|in)put\s*>\.?", re.I)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
+# Double braces of LaTeX, as in \frac{{a}}{b} or x^{{2}}, only group.
 _TEMPLATE = re.compile(r"(?<![A-Za-z0-9^_\\{}$])\{\{\s*[A-Za-z_][\w .-]+?\}\}(?!\})")
 _MARKER_NOISE = re.compile(r"[\s<>()\[\]\"'`.\\]+")
+# A tag with attributes, as in <img alt="image">, is code and no mention.
 _BRACKETED_MEDIA = re.compile(
     r"(?![^>]*=\")[\[(<][^<>\[\]()]*\b(?:image|photo|photograph|picture|audio|video|painting|figure)s?\b[^<>\[\]()]*[\])>]\.?",
     re.I,

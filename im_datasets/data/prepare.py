@@ -20,6 +20,7 @@ from im_datasets.data.pairs import answer_places
 
 THREAD_FEATURES = Features(
     {
+        # Not Sequence, which would store the messages as one dict of lists.
         "messages": List({"role": Value("string"), "content": Value("string")}),
         "message_id": Value("string"),
         SOURCE_ROW: Value("int64"),
@@ -97,6 +98,7 @@ def threads(dataset: Dataset) -> tuple[Dataset, Columns]:
     try:
         rows = Dataset.from_generator(_thread_rows, gen_kwargs={"dataset": dataset}, features=THREAD_FEATURES)
     except DatasetGenerationError as error:
+        # `datasets` wraps whatever a generator raises.
         if isinstance(error.__cause__, ColumnsError):
             raise error.__cause__ from None
         raise
@@ -127,6 +129,7 @@ def _path(row: int, parents: list[Any], places: dict[Any, int]) -> list[int]:
     path = [row]
     while parents[path[-1]] in places:
         path.append(places[parents[path[-1]]])
+        # Longer than there are messages: it runs in a circle.
         if len(path) > len(parents):
             raise ColumnsError(f"the message in row {row} is its own ancestor; the tree is broken")
     return path[::-1]

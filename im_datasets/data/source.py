@@ -95,6 +95,7 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     folder = Path(text).expanduser()
     parquet: tuple[str, ...] = ()
     with _quiet():
+        # A saved dataset first: its folder holds no file that find_files would take.
         if any((folder / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
             rows, info = _from_disk(folder, request.split)
         elif files := find_files(text):
@@ -113,6 +114,7 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     name = text if info["kind"] == "hub" else _shown(text)
     common = {"config": None, "revision": None, "files": [], "fingerprint": dataset._fingerprint}
     taken = {"rows": len(dataset), "limit": limit, "seed": None if limit is None else seed}
+    # Rows drawn at random are not those with which the files begin.
     if limit is not None and seed is not None:
         parquet = ()
     return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet)
@@ -153,6 +155,7 @@ def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]
 
 
 def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
+    # The name of a missing file, `rows.jsonl`, would pass for an id.
     if not HUB_ID.fullmatch(name) or format_of(Path(name)):
         raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
     try:
@@ -167,6 +170,7 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
             rows = builder.as_dataset(split=chosen)
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise SourceError(_hub_problem(name, error)) from error
+    # A builder of data files reads from hf://datasets/<id>@<commit>; that of a Parquet export has it as its hash alone.
     sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
     commit = sha[1] if sha else None
     parquet = _only_parquet(map(str, files.get(chosen, ()) if commit else ()))
@@ -190,6 +194,7 @@ def _hub_problem(name: str, error: Exception) -> str:
         return f"{name}: {message.split(' Example of usage')[0]}; pass one of them as --config (config=)"
     if "Revision" in message:
         return f"{message} Pass an existing branch, tag or commit as --revision (revision=)."
+    # After the gated and the missing revision, which `datasets` raises as the same DatasetNotFoundError.
     if isinstance(error, FileNotFoundError):
         return f"no file or folder {name}, and on the Hub: {message} If it is private, run: hf auth login"
     return f"cannot load {name} from the Hub: {one_line(error)}"
