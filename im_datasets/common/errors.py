@@ -63,3 +63,13 @@ class ConflictError(HubError):
 
 class MissingExtraError(ImDatasetsError):
     """An optional dependency is not installed; the message gives its pip line."""
+
+
+def message_of(error: BaseException, limit: int = 2000) -> str:
+    """What an error says, in one line; the name of its class where it says nothing.
+
+    Example:
+        >>> message_of(ValueError("no   number")), message_of(KeyError())
+        ('no number', 'KeyError')
+    """
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, Json, NamedSplit, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
-from im_datasets.common.errors import SourceError
+from im_datasets.common.errors import SourceError, message_of
 from im_datasets.data.conversations import mark_half_pairs
 
 FORMATS = {
@@ -187,7 +187,7 @@ def one_line(error: BaseException) -> str:
     """An error's cause in one line: what the innermost library said."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return message_of(error)
 
 
 def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Any:

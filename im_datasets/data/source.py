@@ -16,7 +16,7 @@ import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from im_datasets.common.errors import SourceError
+from im_datasets.common.errors import SourceError, message_of
 from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
 from im_datasets.data.request import SourceRequest
 
@@ -185,7 +185,7 @@ def _only_parquet(files: Iterable[str]) -> tuple[str, ...]:
 
 def _hub_problem(name: str, error: Exception) -> str:
     """One line for what went wrong on the Hub, with the way out."""
-    message = " ".join(str(error).split())
+    message = message_of(error)
     if "gated" in message:
         return f"{message} Accept its conditions on its page, then run: hf auth login"
     if isinstance(error, ConnectionError) or "offline" in message.lower():

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from im_datasets.common.errors import ConflictError
+from im_datasets.common.errors import ConflictError, message_of
 from im_datasets.report.card import Card
 from im_datasets.report.card_blocks import as_block, block_digests, find_blocks, replace_blocks
 from im_datasets.report.card_metadata import as_yaml
@@ -87,7 +87,7 @@ def read_front_matter(front: str, file: str = "the front matter of the repositor
     try:
         data = yaml.safe_load(front)
     except yaml.YAMLError as error:
-        raise ConflictError(f"{file} is not YAML ({' '.join(str(error).split())}); mend it") from error
+        raise ConflictError(f"{file} is not YAML ({message_of(error)}); mend it") from error
     if not isinstance(data, dict | None):
         raise ConflictError(f"{file} is no mapping of names to values; mend it")
     return data or {}

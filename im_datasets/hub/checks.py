@@ -14,7 +14,7 @@ from datasets import Dataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
-from im_datasets.common.errors import HubError, ImDatasetsError
+from im_datasets.common.errors import HubError, ImDatasetsError, message_of
 from im_datasets.common.version import __version__
 from im_datasets.hub.card_merge import LICENCE, read_front_matter, split_card
 from im_datasets.hub.client import client_errors, is_out_of_reach, is_worth_retrying, try_again
@@ -134,7 +134,7 @@ def check_loading(published: PublishedSelection) -> Iterator[Check]:
             reason = f"what load_dataset gives: the Hub broke off ({type(error).__name__})"
             yield Check("loading", Outcome.NOT_CHECKED, reason)
             return
-        wrong.append(f"load_dataset cannot open it: {' '.join(str(error).split())[:300]}")
+        wrong.append(f"load_dataset cannot open it: {message_of(error, 300)}")
     yield verdict("loading", wrong, f"load_dataset gives these rows: {', '.join(manifest.configs)}")
 
 

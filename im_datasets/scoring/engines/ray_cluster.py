@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from im_datasets.common.errors import EngineError, MissingExtraError
+from im_datasets.common.errors import EngineError, MissingExtraError, message_of
 
 ANSWERED_WITHIN = 10
 """Seconds that the head of a cluster has to take a connection: Ray itself would ask for a quarter of an hour."""
@@ -72,7 +72,7 @@ def connected(address: str | None) -> Iterator[bool]:
             ray.init(address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
-            f"no Ray cluster at {address} ({' '.join(str(error).split())[:300]}); start one (ray start --head) and "
+            f"no Ray cluster at {address} ({message_of(error, 300)}); start one (ray start --head) and "
             "pass its address, or leave --address out for one on this machine"
         ) from error
     try:
