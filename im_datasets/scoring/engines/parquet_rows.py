@@ -18,7 +18,7 @@ from datasets import Features
 from datasets.table import table_cast
 from fsspec.core import url_to_fs
 
-from im_datasets.common.errors import SourceError
+from im_datasets.common.errors import SourceError, message_of
 
 READ_ROWS = 1024
 """Rows that are decoded at a time."""
@@ -148,7 +148,7 @@ def _opened(path: str) -> Any:
             yield file
     except (OSError, ValueError, pa.ArrowException) as error:
         fix = "; if it is gated or private, set HF_TOKEN on every node" if path.startswith("hf://") else ""
-        raise SourceError(f"cannot read {path} here: {' '.join(str(error).split())}{fix}") from error
+        raise SourceError(f"cannot read {path} here: {message_of(error)}{fix}") from error
 
 
 def _footer(file: IO[bytes]) -> str:

@@ -18,7 +18,7 @@ import dill
 import pyarrow as pa
 from typing_extensions import override
 
-from im_datasets.common.errors import EngineError
+from im_datasets.common.errors import EngineError, message_of
 from im_datasets.scoring.culprit import died_over
 from im_datasets.scoring.engines.base import AHEAD, TRIES, Job, ShardEngine, store_folder
 from im_datasets.scoring.engines.parquet_rows import RowFiles
@@ -126,7 +126,7 @@ class _Run:
             lost = self._write_all(pickled, workers)
             self._look()
         except self.ray.exceptions.RayError as error:
-            what = " ".join(str(error).split())[:500]
+            what = message_of(error, 500)
             raise EngineError(
                 f"Ray gave up ({type(error).__name__}: {what}); run the same again: finished shards are kept"
             ) from error

@@ -158,8 +158,8 @@ def throttled(send: Callable[[int, int], object]) -> Callable[[int, int], None]:
 
 def portable(error: Exception) -> Exception:
     """The error, or one that says the same where it cannot travel."""
-    from im_datasets.common.errors import ImDatasetsError, IndicatorError
+    from im_datasets.common.errors import ImDatasetsError, IndicatorError, message_of
 
     if isinstance(error, ImDatasetsError):
         return type(error)(str(error))
-    return IndicatorError(f"a worker failed ({type(error).__name__}: {' '.join(str(error).split())[:500]})")
+    return IndicatorError(f"a worker failed ({type(error).__name__}: {message_of(error, 500)})")
