@@ -9,11 +9,11 @@ company it is in, and little is spent on padding.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,11 @@ class TokenBudget:
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
+
+    @classmethod
+    def on(cls, device: str, budgets: Mapping[str, int]) -> Self:
+        """The budget of a device, such as ``cuda:1``, of those by kind; of a kind that is not among them the CPU's."""
+        return cls(budgets.get(device.partition(":")[0], budgets["cpu"]))
 
     def shrink(self, tokens: int) -> None:
         """Allow no more than that from now on."""
@@ -239,13 +244,11 @@ class Batcher:
                     raise
                 self.budget.shrink(batch.ids.size // 2)
         cut = _round_up(number // 2, fewest)
-        halves = [_part(batch, slice(None, cut)), _part(batch, slice(cut, None))]
-        return np.concatenate([self._run_or_halve(half, forward) for half in halves])
-
-
-def _part(batch: NumpyBatch, part: slice) -> NumpyBatch:
-    arrays = {name: getattr(batch, name)[part] for name in ("ids", "mask", "lengths", "starts")}
-    return replace(batch, **arrays)
+        values = []
+        for part in (slice(None, cut), slice(cut, None)):
+            arrays = {name: getattr(batch, name)[part] for name in ("ids", "mask", "lengths", "starts")}
+            values.append(self._run_or_halve(replace(batch, **arrays), forward))
+        return np.concatenate(values)
 
 
 def _ahead(iterator: Iterator[Any]) -> Iterator[Any]:

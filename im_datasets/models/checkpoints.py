@@ -190,7 +190,7 @@ def _open(checkpoint: Checkpoint) -> Loaded:
 
         # Dynamic: else each new length is compiled anew, for seconds at a time.
         model.forward = torch.compile(model.forward, dynamic=True)
-    budget = TokenBudget(TOKEN_BUDGET.get(str(checkpoint.device).partition(":")[0], TOKEN_BUDGET["cpu"]))
+    budget = TokenBudget.on(str(checkpoint.device), TOKEN_BUDGET)
     return Loaded(checkpoint, model, tokenizer, budget)
 
 

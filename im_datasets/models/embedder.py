@@ -147,10 +147,8 @@ class Embedder:
         runner = encoder.runner
         if isinstance(runner, StaticEncoder):
             return runner.run(texts)
-        return compute(texts, space=self._space(encoder), load=lambda: runner)
-
-    def _space(self, encoder: "_Encoder") -> dict[str, Any]:
-        return {"model": encoder.revision, "kind": "encoder", "dtype": self.dtype, "max_tokens": self.max_tokens}
+        space = {"model": encoder.revision, "kind": "encoder", "dtype": self.dtype, "max_tokens": self.max_tokens}
+        return compute(texts, space=space, load=lambda: runner)
 
 
 class _Encoder(NamedTuple):
@@ -290,7 +288,7 @@ def _encoder(
         # A tokenizer without special tokens makes nothing of some texts; they are one padding token.
         return [_cut(ids or [pad_id], max_tokens, end) for ids in ids_of(texts)]
 
-    budget = TokenBudget(TOKEN_BUDGET.get(device.partition(":")[0], TOKEN_BUDGET["cpu"]))
+    budget = TokenBudget.on(device, TOKEN_BUDGET)
     return _Encoder(BatchRunner(tokenize, forward, width, pad_id, device, budget, limit), revision)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from im_datasets.common.errors import ModelError
@@ -130,8 +131,6 @@ def one_line_errors(model: str, kind: str = "the kind that is needed") -> Iterat
     Raises:
         ModelError: With the model's name, the first line of the cause, and what to do.
     """
-    from pickle import UnpicklingError
-
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 

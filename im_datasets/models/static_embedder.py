@@ -26,6 +26,7 @@ from im_datasets.models.batching import Computed
 from im_datasets.models.devices import one_thread_per_batch
 from im_datasets.models.hub_models import EMBEDDED_SHA256, embedded_model_folder, quiet_loading
 from im_datasets.models.meter import count, report
+from im_datasets.models.tokenizers import plain_tokenizer
 
 STATIC = "static"
 """The name of the model that is distilled from the packaged MiniLM."""
@@ -97,7 +98,9 @@ class StaticEncoder:
     def _embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[bool], int]:
         import torch
 
-        ids = self._ids(texts)
+        # What is no character of its own, such as half of a pair, stops the tokenizer; it reads as a question mark.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
         cut = [self.max_tokens is not None and len(one) > self.max_tokens for one in ids]
         if self.max_tokens is not None:
             ids = [one[: self.max_tokens] for one in ids]
@@ -108,11 +111,6 @@ class StaticEncoder:
             table = torch.from_numpy(self.table)
             sums = torch.nn.functional.embedding_bag(torch.from_numpy(flat), table, starts, mode="sum").numpy()
         return self._unit(sums), cut, len(flat)
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        # What is no character of its own, such as half of a pair, stops the tokenizer; it reads as a question mark.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
 
     def _unit(self, sums: NDArray[np.float32]) -> NDArray[np.float32]:
         vectors = sums.astype(np.float64)
@@ -154,15 +152,12 @@ def load_static(folder: Path, max_tokens: int | None = None) -> StaticEncoder:
         OSError, ValueError, SafetensorError: The folder holds no static model.
     """
     from safetensors.numpy import load_file
-    from tokenizers import Tokenizer
 
-    tensors = load_file(folder / "model.safetensors")
-    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tensors = load_file(folder / MODEL)
+    text = (folder / TOKENIZER).read_text(encoding="utf-8")
+    tokenizer = plain_tokenizer(text)
     if "embeddings" not in tensors:
-        raise ValueError(f"its model.safetensors holds {sorted(tensors)} and no embeddings")
+        raise ValueError(f"its {MODEL} holds {sorted(tensors)} and no embeddings")
     table = tensors["embeddings"].astype(np.float64)
     if "mapping" in tensors:
         table = table[tensors["mapping"]]
@@ -242,11 +237,8 @@ def distil(source: Path, folder: Path, width: int) -> None:
         OSError: The folder cannot be written.
     """
     from safetensors.numpy import save
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = plain_tokenizer((source / TOKENIZER).read_text(encoding="utf-8"))
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     tokens = np.array([number for token, number in vocabulary if not _MARKERS.fullmatch(token)])
     parts = principal_parts(_alone(source, tokens, tokenizer), width)

@@ -56,16 +56,23 @@ def load_tokenizer(name: str, revision: str | None = None) -> Tokenize:
 
 
 def _load_embedded_tokenizer() -> Tokenize:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(embedded_model_folder()[0] / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = plain_tokenizer((embedded_model_folder()[0] / "tokenizer.json").read_text(encoding="utf-8"))
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     return tokenize
+
+
+def plain_tokenizer(text: str) -> Any:
+    """The tokenizer of the `tokenizers` library that a ``tokenizer.json`` describes; neither cuts nor pads."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(text)
+    # Files ask for what their model was trained on: the packaged MiniLM's cuts at 128 tokens and pads to them.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def open_tokenizer(model: str, remedy: str, **options: Any) -> "PreTrainedTokenizerBase":
