@@ -15,6 +15,7 @@ from im_datasets.common.errors import OutputError
 def peak_memory_bytes() -> int:
     """Peak resident memory of this process so far, in bytes."""
     peak = getrusage(RUSAGE_SELF).ru_maxrss
+    # In bytes on macOS, in KiB on Linux.
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -66,6 +67,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a file whole, as UTF-8; see ``written_whole``."""
+    # Half of a surrogate pair, which a row's text may hold, becomes a question mark.
     return write_bytes(path, text.encode("utf-8", errors="replace"))
 
 

@@ -190,6 +190,7 @@ class Batcher:
         """
         computed = Computed(np.empty((len(items), width), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
         sizes = np.array([size(item) for item in items], dtype=np.int64)
+        # The longest first: a batch that does not fit shrinks the budget before most are cut.
         order = np.argsort(-sizes, kind="stable").tolist()
 
         def sliced() -> Iterator[list[tuple[int, Tokens]]]:
@@ -199,6 +200,7 @@ class Batcher:
                 computed.truncated[rows] = [tokens.truncated for tokens in sequences]
                 yield list(zip(rows, sequences, strict=True))
 
+        # In characters, and one for each item so that empty ones count too.
         done, total = 0, int(sizes.sum()) + len(items)
         batches = self.batches(_ahead(sliced()))
         for batch, values in _in_threads(batches, lambda batch: self._run_or_halve(batch, forward), self.workers):
@@ -245,6 +247,7 @@ class Batcher:
                 self.budget.shrink(batch.ids.size // 2)
         cut = _round_up(number // 2, fewest)
         values = []
+        # ``rows`` stays that of the whole batch: it is matched with values only after they are put together.
         for part in (slice(None, cut), slice(cut, None)):
             arrays = {name: getattr(batch, name)[part] for name in ("ids", "mask", "lengths", "starts")}
             values.append(self._run_or_halve(replace(batch, **arrays), forward))
@@ -253,6 +256,7 @@ class Batcher:
 
 def _ahead(iterator: Iterator[Any]) -> Iterator[Any]:
     """What an iterator gives, the next thing being made in a thread meanwhile."""
+    # Instead of StopIteration, which cannot leave a generator when it comes out of a future.
     end = object()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, iterator, end)
@@ -270,6 +274,7 @@ def _in_threads(
     try:
         for batch in batches:
             flying.append((batch, pool.submit(run, batch)))
+            # One that runs and one that is ready for each worker: more would only take memory.
             if len(flying) > 2 * workers:
                 first, values = flying.popleft()
                 yield first, values.result()

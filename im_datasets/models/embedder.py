@@ -192,11 +192,13 @@ def share_cache(processes: int) -> None:
 
 
 def _key(text: str) -> bytes:
+    # A text may hold half of a surrogate pair, which UTF-8 alone refuses.
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @lru_cache(maxsize=4)
 def _load(embedder: Embedder) -> _Encoder:
+    # The tokens of beginning and end take two.
     if embedder.max_tokens is not None and embedder.max_tokens < 3:
         raise ModelError(f"max_tokens={embedder.max_tokens} leaves no room for text; pass 3 or more")
     with one_line_errors(embedder.model), quiet_loading():
@@ -217,6 +219,7 @@ def _static_model(model: str, revision: str | None) -> Path | None:
         return Path(model) if is_static(Path(model)) else None
     from huggingface_hub import snapshot_download
 
+    # The config tells, before weights of another kind of model are downloaded.
     if not is_static(Path(snapshot_download(model, revision=revision, allow_patterns="config.json"))):
         return None
     return Path(snapshot_download(model, revision=revision))
@@ -240,6 +243,7 @@ def _load_embedded(embedder: Embedder) -> _Encoder:
         weights = inputs.mask[..., None].float()
         return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
 
+    # 256 is the length it is published with (``max_seq_length``), half of what its positions reach.
     return _encoder(embedder, tokenizer, forward, model.config.hidden_size, 256, device, f"sha256:{digest}")
 
 

@@ -63,6 +63,7 @@ def hub_revision(model: str, revision: str | None) -> str | None:
                 hf_hub_download(model, "config.json", revision=revision)
             return sha
     cached = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns="config.json")
+    # The cache names the folder of a snapshot after its commit.
     return Path(cached).name
 
 

@@ -104,6 +104,7 @@ def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[]
         writer = _Writer(store, [key for key in keys if key not in stored]) if store else None
         try:
             fresh = load().run(missing, writer.add if writer else None)
+        # After an error too: what was computed until then is not computed again.
         finally:
             if writer is not None:
                 writer.flush()
@@ -142,6 +143,7 @@ def _keys(items: Sequence[Any], space: Mapping[str, Any]) -> list[bytes]:
     keys = []
     for item in items:
         digest = start.copy()
+        # JSON tells a text from a tuple of it, and spells in ASCII what UTF-8 refuses.
         digest.update(json.dumps(item).encode())
         keys.append(digest.digest())
     return keys

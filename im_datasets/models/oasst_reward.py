@@ -65,6 +65,7 @@ class GPTNeoXRewardModel(GPTNeoXPreTrainedModel):  # type: ignore[no-untyped-cal
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         places = (mask.cumsum(-1) - 1).clamp(min=0)
+        # No token follows that would read the keys and values kept.
         kwargs["use_cache"] = False
         body = self.gpt_neox(input_ids, attention_mask=mask, position_ids=places, **kwargs)
         return SequenceClassifierOutput(

@@ -164,6 +164,7 @@ def load_static(folder: Path, max_tokens: int | None = None) -> StaticEncoder:
     if "weights" in tensors:
         table = table * tensors["weights"].astype(np.float64)[:, None]
     unknown = _unknown(json.loads(text)["model"], tokenizer)
+    # Without such a token any direction will do, so long as it is the same each time.
     vector = table[unknown] if unknown is not None and table[unknown].any() else np.eye(1, table.shape[1])[0]
     fallback = (vector / np.linalg.norm(vector)).astype(np.float32)
     if unknown is not None:
@@ -249,6 +250,7 @@ def distil(source: Path, folder: Path, width: int) -> None:
         (folder / name).write_bytes(content)
     sizes = {name: len(content) for name, content in files.items()}
     config = {"model_type": "model2vec", "normalize": True, "apply_pca": width, "sif_coefficient": SIF, "bytes": sizes}
+    # Last: its sizes say that the other files are whole.
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ MAX_BYTES = 4 * 2**30
 """Size beyond which the store forgets."""
 
 _DAY = 86_400
+# SQLite before 3.32 takes at most 999 question marks.
 _PER_QUERY = 500
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, day INTEGER NOT NULL) WITHOUT ROWID"
@@ -76,7 +77,9 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         """A connection of its own for every use: none may cross a fork or a thread."""
         connection = sqlite3.connect(self.path, timeout=60)
+        # Counts only before the first table is made.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # With a write-ahead log readers need not wait for a writer, and a power cut costs the last values at most.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(_TABLE)
@@ -91,6 +94,7 @@ class Store:
             query = f"SELECT key, value, day FROM entries WHERE key IN ({marks})"  # noqa: S608 - question marks only
             for key, value, day in connection.execute(query, some):
                 values[key] = value
+                # So that reading writes no entry more than once a day.
                 if day < _today():
                     stale.append(key)
         connection.executemany("UPDATE entries SET day = ? WHERE key = ?", [(_today(), key) for key in stale])
