@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, GPTNeoXConfig, GPTNeoXTokenizer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXModel, GPTNeoXPreTrainedModel
+from typing_extensions import override
 
 MODEL_TYPE = "gpt_neox_reward_model"
 """What the published configs call themselves."""
@@ -26,6 +27,7 @@ class GPTNeoXRewardModelConfig(GPTNeoXConfig):  # type: ignore[no-untyped-call]
     model_type = MODEL_TYPE
     pooling: Literal["last", "mean"] | None = "last"
 
+    @override
     def __post_init__(self, **kwargs: Any) -> None:
         self.pooling = self.pooling or "last"
         if self.pooling not in {"last", "mean"}:
@@ -50,6 +52,7 @@ class GPTNeoXRewardModel(GPTNeoXPreTrainedModel):  # type: ignore[no-untyped-cal
         self.out_proj = nn.Linear(config.hidden_size, 1)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @override
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
