@@ -4,12 +4,14 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 """
 
 import json
+import os
+import re
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from im_datasets.cli import options
@@ -33,6 +35,15 @@ _INTERRUPTED = {
 }
 """Command → what its interruption left."""
 
+
+def _refuse_fractions(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse what is no whole number where one is asked for; cyclopts would round 2.5 to 2, and take none for None."""
+    for argument in arguments:
+        for token in argument.tokens if argument.hint in (int, int | None, list[int] | None) else ():
+            if not re.fullmatch(r"[+-]?[\d_]+(\.0*)?", token.value):
+                raise CoercionError(token=token, argument=argument, target_type=int)
+
+
 # Scripts may give an option twice, to override it; a flag that is off anyhow needs no --no-x to switch it off. Errors
 # and interruptions are told by ``main`` and ``run``, in one line.
 app = App(
@@ -43,6 +54,7 @@ app = App(
     help_flags="--help",
     help_format="markdown",
     default_parameter=Parameter(negative="", allow_repeating=True),
+    config=_refuse_fractions,
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
@@ -134,8 +146,8 @@ def push(
     collection: Annotated[str | None, Parameter(metavar="SLUG")] = None,
     tag: list[str] | None = None,
     task_category: list[str] | None = None,
-    pretty_name: str | None = None,
-    message: str | None = None,
+    pretty_name: options.Text = None,
+    message: options.Text = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -287,6 +299,10 @@ def main() -> None:
     except CycloptsError as error:
         _tell("error", error, 2000)
         status = 2
+    except BrokenPipeError:
+        # Who read the output, such as head, has enough; the interpreter flushes the rest of it to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     sys.exit(status)
 
 

@@ -52,6 +52,8 @@ Candidates = Annotated[
 RuleName = Annotated[
     str, Parameter(group=MODELS, help="A shipped rule's name (see: im-datasets rules) or the path of a rule's JSON.")
 ]
+# A text may begin as an option does: a list in a template, a dash in a title.
+Text = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Trainings of each, from seed 0 on.")]
 
 
@@ -223,7 +225,7 @@ class RunOptions:
     engine: Annotated[str, Parameter(metavar="local|ray")] = "local"
     address: str | None = None
     resume: Annotated[bool, Parameter(negative="--no-resume")] = True
-    log_json: Annotated[str | None, Parameter(metavar="FILE|-")] = None
+    log_json: Annotated[str | None, Parameter(metavar="FILE|-", allow_leading_hyphen=True)] = None
 
     def request(self, *, overwrite: bool, progress: bool = True) -> RunRequest:
         """What is asked of the run.
@@ -247,6 +249,7 @@ class ExperimentOptions(ExperimentRequest):
 
     evaluation: Annotated[list[str] | None, Parameter(metavar="[NAME=]DATA")] = None
     bf16: Annotated[bool | None, Parameter(negative="--no-bf16")] = None
+    template: Text = None
 
 
 def command_line() -> list[str]:

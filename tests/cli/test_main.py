@@ -149,6 +149,16 @@ def test_rules_lists_and_shows(tmp_path):
     assert json.loads(run("rules", "v1", cwd=tmp_path).stdout)["intercept"] == 1.0694
 
 
+def test_who_reads_only_the_beginning_sees_no_traceback(tmp_path):
+    code = "from im_datasets.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "rules", "v1"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_version(tmp_path):
     assert run("--version", cwd=tmp_path).stdout.startswith("im-datasets ")
 

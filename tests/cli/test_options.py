@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import CoercionError
 
 from im_datasets.cli.main import app
 from im_datasets.cli.options import DataOptions, ModelOptions, RunOptions, SelectionOptions, command_line
@@ -45,6 +46,34 @@ def test_words_may_stand_on_both_sides_of_options():
 def test_a_quota_of_another_form_names_the_form():
     with pytest.raises(SelectionError, match="--per-group takes COLUMN=QUOTA with a whole number, got 'a=-1'"):
         parse("mine rows.jsonl --top-k 3 --per-group a=-1 --out x")
+
+
+def test_a_dash_is_a_value_where_one_is_asked_for():
+    given = parse("mine rows.jsonl --threshold -2 --log-json - --out x")
+    assert (given["selection"].threshold, given["run"].log_json) == (-2, "-")
+    pushed = parse("push mined me/best --message -1st --pretty-name --best--")
+    assert (pushed["message"], pushed["pretty_name"]) == ("-1st", "--best--")
+    assert parse("calibrate a.jsonl --template -{instruction} --out x")["experiment"].template == "-{instruction}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mine rows.jsonl --out x --top-k 2.5",
+        "mine rows.jsonl --out x --top-k 2 --limit none",
+        "verify me/best --sample 3.7",
+        "compare rows.jsonl --out x --size 100 --size 0x10",
+        "score rows.jsonl --out x --workers 1.5",
+    ],
+)
+def test_no_whole_number_is_refused_and_not_rounded(words):
+    with pytest.raises(CoercionError, match=f'unable to convert "{words.split()[-1]}" into int'):
+        app.parse_args(words.split(), print_error=False, exit_on_error=False)
+
+
+def test_a_whole_number_may_have_a_sign_and_a_point():
+    given = parse("mine rows.jsonl --top-k +1_000 --limit 30. --seed -2.0 --out x")
+    assert (given["selection"].top_k, given["source"].limit, given["selection"].seed) == (1000, 30, -2)
 
 
 def test_run_options_choose_the_engine(monkeypatch):
