@@ -46,6 +46,13 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_wheel_carries_every_file_of_the_package(installed):
+    package = ROOT / "im_datasets"
+    files = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {str(file) for file in files if not (installed / "im_datasets" / file).is_file()} == set()
+
+
+@pytest.mark.slow
 def test_wheel_carries_every_file_of_every_module(installed):
     packed = {str(path.relative_to(installed / "im_datasets/metrics")) for path in installed.rglob("metrics/*/*")}
     files = ["README.md", "app.py", "requirements.txt"]
