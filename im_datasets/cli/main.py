@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 from cyclopts.validators import Number
 
 from im_datasets.cli import options
@@ -53,7 +54,9 @@ app = App(
     version_flags="--version",
     help_flags="--help",
     help_format="markdown",
-    default_parameter=Parameter(negative="", allow_repeating=True),
+    default_parameter=Parameter(
+        negative="", allow_repeating=True, show_default=lambda value: None if value in (None, False) else str(value)
+    ),
     config=_refuse_fractions,
     result_action="return_value",
     exit_on_error=False,
@@ -297,13 +300,22 @@ def main() -> None:
         _tell("error", error, 2000)
         status = 1
     except CycloptsError as error:
-        _tell("error", error, 2000)
+        _tell("error", _wrong_call(error), 2000)
         status = 2
     except BrokenPipeError:
         # Who read the output, such as head, has enough; the interpreter flushes the rest of it to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
+
+
+def _wrong_call(error: CycloptsError) -> str:
+    """What is wrong with a call; cyclopts words what was left out as if it stood there without a value."""
+    if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+        return f"missing {error.argument.name}; im-datasets {' '.join(error.command_chain or ())} --help lists all"
+    if isinstance(error, UnusedCliTokensError):
+        return f"unexpected {' '.join(error.unused_tokens or ())}; im-datasets --help lists the commands"
+    return str(error)
 
 
 def run(words: list[str]) -> int:

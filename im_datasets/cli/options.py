@@ -52,6 +52,7 @@ Candidates = Annotated[
 RuleName = Annotated[
     str, Parameter(group=MODELS, help="A shipped rule's name (see: im-datasets rules) or the path of a rule's JSON.")
 ]
+Model = Annotated[str | None, Parameter(metavar="MODEL")]
 # A text may begin as an option does: a list in a template, a dash in a title.
 Text = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Seeds = Annotated[int, Parameter(validator=Number(gte=1), help="Trainings of each, from seed 0 on.")]
@@ -128,11 +129,11 @@ class ModelOptions:
     """
 
     rule: RuleName = "embedded"
-    reward_model: str | None = None
-    unieval_model: str | None = None
-    perplexity_model: str | None = None
-    ifd_model: str | None = None
-    embedder: str | None = None
+    reward_model: Model = None
+    unieval_model: Model = None
+    perplexity_model: Model = None
+    ifd_model: Model = None
+    embedder: Model = None
     device: str | None = None
     dtype: str | None = None
 

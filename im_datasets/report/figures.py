@@ -70,6 +70,8 @@ def indicator_panels(scores: Scores) -> "Figure":
     names, columns = scores.indicators, 3
     rows = max(1, -(-len(names) // columns))
     figure = blank(columns * PANEL + 40, 44 + rows * 196)
+    # A label at the end of an axis reaches beyond it, towards the next panel.
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.08)
     # No panel has more marks than the key says: rows without a value are not drawn.
     drawn = (max((len(finite(side[name])) for name in names), default=0) for side in (scores.kept, scores.dropped))
     _key(figure, *drawn)
