@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["im-datasets"]
+# dependencies = ["im-datasets[large]"]
 #
 # [tool.hf-jobs]
 # flavor = "cpu-upgrade"

@@ -41,7 +41,7 @@ def lines_of_the_guide():
 def test_metadata_name_the_package_and_no_secret():
     block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", SCRIPT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     metadata = tomllib.loads("".join(line[2:] + "\n" for line in block[1].splitlines()))
-    assert metadata["dependencies"] == ["im-datasets"]
+    assert metadata["dependencies"] == ["im-datasets[large]"]
     assert metadata["requires-python"] == ">=3.11"
     assert metadata["tool"]["hf-jobs"]["secrets"] == ["HF_TOKEN"]
 
