@@ -6,7 +6,7 @@ from .data.columns import Columns
 from .data.source import load_source
 from .hub.published import load_selection
 from .hub.push import push_selected
-from .hub.verify import verify
+from .hub.verification.verify import verify
 from .indicators.metric import metric
 from .models.embedder import Embedder
 from .pipeline import mine

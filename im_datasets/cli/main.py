@@ -229,7 +229,7 @@ def verify(
     from dataclasses import asdict
 
     from im_datasets.cli.printing import print_verification
-    from im_datasets.hub.verify import verify as check
+    from im_datasets.hub.verification.verify import verify as check
 
     verification = check(target, revision=revision, sample=sample, seed=seed)
     if json:

@@ -18,7 +18,7 @@ from im_datasets.selection.select import RANK
 
 if TYPE_CHECKING:
     from im_datasets.hub.push import Pushed
-    from im_datasets.hub.verify import Verification
+    from im_datasets.hub.verification.verify import Verification
 
 SHOWN = 5
 _WIDTH = 300

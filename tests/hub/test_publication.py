@@ -11,8 +11,8 @@ from report_sample import make_record
 
 from im_datasets import load_selection, push_selected
 from im_datasets.common.errors import ConflictError, HubError
-from im_datasets.hub.checks import Outcome
-from im_datasets.hub.verify import verify
+from im_datasets.hub.verification.checks import Outcome
+from im_datasets.hub.verification.verify import verify
 from im_datasets.report.card_blocks import find_blocks
 
 pytestmark = pytest.mark.usefixtures("quick_figures")

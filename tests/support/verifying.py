@@ -6,7 +6,7 @@ import json
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from im_datasets.hub.checks import Outcome
+from im_datasets.hub.verification.checks import Outcome
 
 REPO = "me/best"
 PASSED, FAILED, NOT_CHECKED = Outcome

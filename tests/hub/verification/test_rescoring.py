@@ -22,8 +22,8 @@ from verifying import (
 
 from im_datasets import push_selected, verify
 from im_datasets.data.pairs import Pairs
-from im_datasets.hub import rescoring
-from im_datasets.hub.rescoring import rescore
+from im_datasets.hub.verification import rescoring
+from im_datasets.hub.verification.rescoring import rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
 from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.models.embedder import Embedder

@@ -214,6 +214,6 @@ def test_verify_command_prints_json(mined):
 def test_docs_show_the_commands_of_the_transcript():
     from hub_server.transcript import MINE, STEPS
 
-    page = (Path(__file__).parents[2] / "docs/publish-and-verify.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/publish-and-verify.md").read_text(encoding="utf-8")
     assert f"```bash\n{MINE}\n```" in page
     assert re.findall(r"^(?:\$ im-datasets|# ).*$", page.partition("```console")[2].partition("```")[0], re.M) == STEPS

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from im_datasets.hub.checks import (
+from im_datasets.hub.published import PublishedSelection
+from im_datasets.hub.verification.checks import (
     BROKEN,
     Check,
     Outcome,
@@ -20,8 +21,7 @@ from im_datasets.hub.checks import (
     check_rule,
     check_statistics,
 )
-from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.rescoring import check_sample
+from im_datasets.hub.verification.rescoring import check_sample
 
 SAMPLE = 32
 """Rows that are scored again unless told otherwise."""

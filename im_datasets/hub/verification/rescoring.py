@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError
 from im_datasets.data.pairs import Pairs
-from im_datasets.hub.checks import Check, Outcome, few, verdict
 from im_datasets.hub.published import PublishedSelection
+from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.score_columns import UNSCORABLE
