@@ -42,7 +42,7 @@ from im_datasets.scoring.engines.base import ShardEngine
 from im_datasets.scoring.progress import progress_bars
 from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable, cut_word
 from im_datasets.scoring.request import RunRequest, ScoringRequest
-from im_datasets.scoring.run_folder import drop_unfinished, unfinished_folder
+from im_datasets.scoring.run_folder import drop_unfinished, note_result, unfinished_folder
 from im_datasets.scoring.score import Scored, score
 from im_datasets.scoring.scored_files import check_place, finished_scores, read_scored, refuse_another, write_scored
 from im_datasets.selection.request import SelectionRequest
@@ -194,10 +194,12 @@ def mine_files(
         weights = None if selection.near_duplicates is None else embedder.weights()
         request = rows.digest(asdict(selection), weights, license or None, as_codes(language))
         if (result := _finished(folder, request, overwrite=run.overwrite)) is not None:
+            drop_unfinished(folder, request)
             return result
         scored = rows.score(unfinished_folder(folder), request, run)
+        note_result(folder, request)
         mined = _select(scored, folder, selection, embedder, license, language)
-        drop_unfinished(folder)
+        drop_unfinished(folder, request)
         # Rows mapped from the unfinished work would be gone for whoever opens them again, as the workers of map do.
         sides, unfinished = (mined.selection.kept, mined.selection.dropped), unfinished_folder(folder)
         is_mapped = any(unfinished in Path(file["filename"]).parents for side in sides for file in side.cache_files)
@@ -219,10 +221,12 @@ def score_files(scoring: ScoringRequest, out: str | Path, run: RunRequest) -> Sc
         rows = _read(scoring)
         request = rows.digest()
         if (record := finished_scores(out, request, overwrite=run.overwrite)) is not None:
+            drop_unfinished(out, request)
             return ScoredFiles(out, record, repeated=True)
         scored = rows.score(unfinished_folder(out), request, run)
+        note_result(out, request)
         write_scored(scored.dataset, scored.record, out)
-        drop_unfinished(out)
+        drop_unfinished(out, request)
     return ScoredFiles(out, scored.record, repeated=False)
 
 

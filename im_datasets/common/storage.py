@@ -1,13 +1,16 @@
 """What lasts on this machine: the cache folder, files and folders written whole; and what a run took of it."""
 
+import ctypes
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from secrets import token_hex
+from tempfile import gettempdir
 
 from im_datasets.common.errors import OutputError
 
@@ -26,43 +29,88 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IM_DATASETS_CACHE") or Path(constants.HF_HOME) / "im_datasets").expanduser()
 
 
+_WORK = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+"""All that a work folder holds: its lock, what is being made or removed, and what that replaces."""
+
+
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A name aside, for a file or folder that takes its place at the end of the block, or vanishes when that fails.
 
-    All of it is on the disk before it takes its place: nobody ever sees half of it, whatever ends the process.
+    All of it is on the disk before it takes its place: nobody ever sees half of it, whatever ends the process. What
+    killed processes left of the same file or folder is removed first; see ``clear_killed``.
 
     Args:
         path: Where it shall lie. What is there is replaced, a folder that is missing is made. A link stays, and what
             it leads to is replaced.
 
     Yields:
-        A path in the same folder, ``.<name>.<8 digits>.part``; the block makes a file or a folder of it.
+        A path on the same disk, in ``.<name>.<8 digits>.part`` beside the place; the block makes a file or a folder
+        of it.
 
     Raises:
         OSError: The disk is full, or the place cannot be written; see ``output_errors``.
     """
     place = _place(path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(place, place.parent)
-    try:
+    clear_killed(place)
+    with _work_for(place, place.parent) as work:
+        aside = work / _NEW
         yield aside
         for file in (aside, *aside.rglob("*")):
             if file.is_file():
                 _flush(file)
-        if aside.is_dir() and place.is_dir():
-            # No system call replaces a folder that holds something: for a moment the name is free.
-            old = aside.with_suffix(".old")
-            place.rename(old)
-            aside.rename(place)
-            shutil.rmtree(old)
-        else:
+        if not (aside.is_dir() and place.is_dir()):
             aside.replace(place)
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
+        elif not _exchange(aside, place):
+            # Two steps, between which the name is free; a kill there leaves both, of which _end makes one again.
+            place.rename(work / _OLD)
+            aside.rename(place)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder at one stroke; what a kill leaves of it lies aside, where ``clear_killed`` finds it.
+
+    Raises:
+        OSError: It is not there, or cannot be moved.
+    """
+    place = _place(folder)
+    with _work_for(place, place.parent) as work:
+        place.rename(work / _NEW)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of the system's temporary one, removed at the end; what killed processes left there goes first.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    place = Path(gettempdir()) / "im-datasets"
+    clear_killed(place)
+    with _work_for(place, place.parent) as work:
+        (work / _NEW).mkdir()
+        yield work / _NEW
+
+
+def clear_killed(path: str | Path) -> None:
+    """Remove what killed processes left beside a file or folder that they were writing or removing.
+
+    A result that was just taking the place of an older one takes it now. A process at work holds a lock, and what is
+    locked stays, and so does all on a disk that knows no locks. On a network disk whose locks each machine keeps for
+    itself (NFS mounted with ``nolock``), two machines must not write the same result at once.
+
+    Args:
+        path: The file or folder; need not be there.
+    """
+    place = _place(path)
+    _clear(_nearest(place), place.name)
+
+
+def clear_killed_in(folder: Path) -> None:
+    """What ``clear_killed`` does, for everything in a folder."""
+    _clear(folder)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -96,7 +144,7 @@ def output_errors(target: str | Path, remedy: str = "make room for it, or pass a
 
 
 def check_writable(folder: Path) -> None:
-    """Find out whether a result can be written, and leave nothing behind.
+    """Find out whether a result can be written, and leave nothing behind, of killed runs neither.
 
     Args:
         folder: Where the result shall lie; need not be there.
@@ -106,6 +154,7 @@ def check_writable(folder: Path) -> None:
     """
     place = _place(folder)
     with output_errors(folder):
+        clear_killed(place)
         if place.exists() and not place.is_dir():
             raise OutputError(f"{folder} is a file; pass a folder")
         inside = place == Path.cwd() or place in Path.cwd().parents
@@ -118,7 +167,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_file_writable(file: Path) -> None:
-    """Find out whether a file can be written, and leave nothing behind.
+    """Find out whether a file can be written, and leave nothing behind, of killed runs neither.
 
     Args:
         file: Need not be there.
@@ -128,6 +177,7 @@ def check_file_writable(file: Path) -> None:
     """
     place = _place(file)
     with output_errors(file):
+        clear_killed(place)
         if place.is_dir():
             raise OutputError(f"{file} is a folder; pass the name of a file")
         _try_beside(place)
@@ -138,8 +188,72 @@ def _place(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _aside(place: Path, folder: Path) -> Path:
-    return folder / f".{place.name}.{token_hex(4)}.part"
+@contextmanager
+def _work_for(place: Path, folder: Path) -> Iterator[Path]:
+    """A hidden work folder for a file or folder, locked as long as the block lasts, removed at its end."""
+    from filelock import FileLock, Timeout
+
+    while True:
+        work = folder / f".{place.name}.{token_hex(4)}.part"
+        work.mkdir(mode=0o700)
+        lock = FileLock(work / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, FileNotFoundError):
+            continue  # another process took it for a dead one's before it was locked
+        except OSError:
+            pass  # a disk without locks
+        break
+    try:
+        yield work
+    finally:
+        _end(work, place)
+        lock.release()
+
+
+def _clear(folder: Path, name: str | None = None) -> None:
+    """Remove the work folders of killed processes: those for one name, or for any."""
+    from filelock import FileLock
+
+    for work in _works(folder):
+        place = folder / work.name[1 : -len(".12345678.part")]
+        if name not in (None, place.name):
+            continue
+        lock = FileLock(work / _LOCK, timeout=0)
+        with suppress(OSError):  # filelock's Timeout is one: somebody is at it
+            lock.acquire()
+            try:
+                _end(work, place)
+            finally:
+                lock.release()
+
+
+def _works(folder: Path) -> list[Path]:
+    """Work folders in a folder, of live and of killed processes; nothing that anybody else may have made."""
+    try:
+        with os.scandir(folder) as entries:
+            works = [Path(e.path) for e in entries if _WORK.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+        return [work for work in works if {inner.name for inner in work.iterdir()} <= {_LOCK, _NEW, _OLD}]
+    except OSError:
+        return []
+
+
+def _end(work: Path, place: Path) -> None:
+    """Remove a work folder; where it was stopped between two names, its result takes the place first."""
+    new, old = work / _NEW, work / _OLD
+    if old.exists() and not os.path.lexists(place):
+        (new if new.exists() else old).rename(place)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names at one stroke; False where system or disk cannot (Linux can, NFS cannot)."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _flush(file: Path) -> None:
@@ -150,6 +264,10 @@ def _flush(file: Path) -> None:
 
 def _try_beside(place: Path) -> None:
     """Make a folder beside a place, or beside the first of its parents that is not there, and remove it."""
-    aside = _aside(place, next(parent for parent in place.parents if parent.exists()))
-    aside.mkdir()
-    aside.rmdir()
+    with _work_for(place, _nearest(place)):
+        pass
+
+
+def _nearest(place: Path) -> Path:
+    """The folder of a file or folder; where that is not there, the first above it that is."""
+    return next(parent for parent in place.parents if parent.exists())

@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from im_datasets.common.errors import HubError
+from im_datasets.common.storage import temporary_folder
 from im_datasets.hub.client import client_errors, explain, explained, try_again
 from im_datasets.hub.parquet_configs import write_data_files
 from im_datasets.hub.plan import Change, Plan, Snapshot
@@ -145,7 +144,7 @@ def push_selected(
         raise HubError("the report tells how the scores came about, and no record does; pass record=, or no report")
     # Paths tell of this machine, and mean nothing on another one.
     selection = replace(selection, record=record and without_paths(record))
-    with explained(repo_id), TemporaryDirectory(prefix="im-datasets-") as folder:
+    with explained(repo_id), temporary_folder() as folder:
         place = {"private": private, "create_pr": create_pr, "revision": revision or "main"}
         repository = Repository.of(repo_id, "dataset", texts=READ, **place)
         if collection:
@@ -153,7 +152,7 @@ def push_selected(
             with explained(f"collection {collection}"):
                 try_again(lambda: repository.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
-        data = write_data_files(selection, Path(folder), columns=columns, **options)
+        data = write_data_files(selection, folder, columns=columns, **options)
         branch = None if repository.revision == "main" else repository.revision
         facts = replace(facts, repo_id=repository.repo_id, revision=branch)
         publication = Publication(selection, data, columns, facts, card, overwrite)

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -200,9 +199,6 @@ def static_folder() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not _is_whole(folder):
-                # Of processes that were killed: nobody else is at it under the lock.
-                for part in folder.parent.glob(f".{folder.name}.*"):
-                    rmtree(part, ignore_errors=True)
                 with written_whole(folder) as aside:
                     aside.mkdir()
                     distil(source, aside, WIDTH)

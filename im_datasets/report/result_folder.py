@@ -14,7 +14,7 @@ from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import OutputError
-from im_datasets.common.storage import peak_memory_bytes, write_bytes, write_text
+from im_datasets.common.storage import clear_killed_in, peak_memory_bytes, write_bytes, write_text
 from im_datasets.data.arrow import laid_out
 from im_datasets.report import figures, plot_style
 from im_datasets.report.card import CARD as CARD
@@ -93,6 +93,8 @@ def check_loses_nothing(folder: Path) -> None:
     Raises:
         OutputError: It holds files that im-datasets did not write; the message names them.
     """
+    for inner in {(folder / part).parent for part in PARTS}:
+        clear_killed_in(inner)
     foreign = [path for path in _entries(folder) if path not in PARTS]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""

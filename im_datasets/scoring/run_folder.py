@@ -6,7 +6,6 @@ mixed in. What the shards are, and how each gets there whole, is ``shards``' own
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -16,10 +15,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from im_datasets.common.errors import OutputError
-from im_datasets.common.storage import output_errors
+from im_datasets.common.storage import clear_killed, clear_killed_in, output_errors, remove_whole, write_text
 from im_datasets.scoring.shards import SCORES, SHARD_ROWS, Shards
 
-RUN, LOCK = "run.json", ".lock"
+RUN, LOCK, MADE = "run.json", ".lock", "made.txt"
 RUN_SCHEMA = 1
 
 
@@ -50,6 +49,7 @@ def open_shards(
     digest = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     shards = Shards(folder, digest, rows, shard_rows)
     with output_errors(f"to {folder}", "pass another folder"):
+        clear_killed(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
         try:
@@ -63,7 +63,8 @@ def open_shards(
         yield shards
     finally:
         if not any(folder.glob("shard-*.parquet")) and not _is_foreign(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_whole(folder)
         # Last: from here on another run may begin.
         lock.release()
 
@@ -74,9 +75,11 @@ def _prepare(shards: Shards, request: Mapping[str, Any], resume: bool) -> None:
     if _is_foreign(folder):
         raise OutputError(f"{folder} is not empty and holds no {RUN}; pass another folder")
     has_shards = any(folder.glob("shard-*.parquet"))
-    stale = [".*.part"] if resume and has_shards else [".*.part", RUN, "shard-*", "column-*", SCORES]
+    # RUN last: without it, what a kill leaves would be taken for somebody else's.
+    stale = [MADE] if resume and has_shards else [MADE, "shard-*", "column-*", SCORES, RUN]
     for path in [path for pattern in stale for path in folder.glob(pattern)]:
         path.unlink(missing_ok=True)
+    clear_killed_in(folder)
     if (folder / RUN).is_file():
         _check_same(folder, request)
     else:
@@ -123,9 +126,21 @@ def unfinished_folder(result: Path) -> Path:
     return place.with_name(f".{place.name}.partial")
 
 
-def drop_unfinished(result: Path) -> None:
-    """Remove the work that led to a result, unless another run is at it."""
+def note_result(result: Path, request: str) -> None:
+    """Note in the folder of the unfinished work that it is done, and only the result of a request has to be written."""
+    write_text(unfinished_folder(result) / MADE, request)
+
+
+def drop_unfinished(result: Path, request: str) -> None:
+    """Remove the work that led to a result, unless another run is at it, or it has become that of another request.
+
+    Args:
+        result: What the work was for.
+        request: As ``note_result`` got it.
+    """
     folder = unfinished_folder(result)
+    clear_killed(folder)
     if folder.is_dir():
-        with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError), FileLock(folder / LOCK, timeout=0):  # filelock's Timeout is one
+            if (folder / MADE).read_text(encoding="utf-8") == request:
+                remove_whole(folder)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from im_datasets.common.errors import SourceError
+from im_datasets.common.storage import temporary_folder
 from im_datasets.data.columns import Columns
 from im_datasets.indicators import MTLD, KNNDistance, Length, Similarity
 from im_datasets.indicators.base import Indicator
@@ -119,7 +119,7 @@ def score(
         # Hours of scoring come before the search.
         check_room()
     with ExitStack() as stack:
-        place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="im_datasets-"))) / "run"
+        place = folder or stack.enter_context(temporary_folder()) / "run"
         shards = stack.enter_context(open_shards(place, request, len(dataset), shard_rows=SHARD_ROWS, resume=resume))
         missing = shards.missing()
         follower = stack.enter_context(followed(shards, missing, progress, log))

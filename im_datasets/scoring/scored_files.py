@@ -143,6 +143,8 @@ def finished_scores(out: Path, request: str, *, overwrite: bool) -> ScoringRecor
         _check_loses_nothing(out, is_scored=holds_scores(out))
         return None
     is_same, damage = record.request == request and record.selection is None, find_damage(out, record)
+    if is_same and not record.rows:
+        return None  # of this very request, killed while rows and record took their names
     if is_same and not damage:
         return record
     refuse_another(out, overwrite, f"this very result, damaged: it {damage}" if is_same else "another result")
@@ -188,7 +190,8 @@ def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
         aside.mkdir()
         dataset.to_parquet(aside / out.name)
     with output_errors(out):
-        # Two names cannot change at once: in between stands a record that fits no rows, and may be replaced.
-        write_text(record_path(out), replace(record, request=None, rows=0).to_json())
+        # Two names cannot change at once: in between stands a record that fits no rows, which nobody reads and the
+        # same request replaces.
+        write_text(record_path(out), replace(record, rows=0).to_json())
         (ready / out.name).replace(os.path.realpath(out))
         write_text(record_path(out), record.to_json())

@@ -1,13 +1,26 @@
 """Files and folders appear whole or not at all; what cannot be written is told in one line."""
 
 import os
+import signal
 import stat
+import tempfile
 import threading
+from contextlib import suppress
 
 import pytest
 
+from im_datasets.common import storage
 from im_datasets.common.errors import OutputError
-from im_datasets.common.storage import check_file_writable, check_writable, output_errors, write_text, written_whole
+from im_datasets.common.storage import (
+    check_file_writable,
+    check_writable,
+    clear_killed,
+    output_errors,
+    remove_whole,
+    temporary_folder,
+    write_text,
+    written_whole,
+)
 
 
 def fill(aside, content):
@@ -42,7 +55,7 @@ def test_written_whole_makes_and_replaces_a_file_or_folder(tmp_path, old, new):
     for content in (old, new):
         with written_whole(place) as aside:
             fill(aside, content)
-            assert aside.parent == place.parent
+            assert aside.parent.parent == place.parent
             assert not place.exists() or read(place) == old
         assert read(place) == content
         assert names(place.parent) == ["result"]
@@ -138,3 +151,154 @@ def test_checks_tell_a_file_from_a_folder(tmp_path):
         check_writable(tmp_path / "file")
     with pytest.raises(OutputError, match="is a folder; pass the name of a file"):
         check_file_writable(tmp_path)
+
+
+def killed(work, monkeypatch, steps=()):
+    """Do some work in a process of its own, which SIGKILL ends before the first of some steps, or at its end."""
+    child = os.fork()
+    if not child:
+        try:
+            for step in steps:
+                monkeypatch.setattr(step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            work()
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def write(place, content):
+    with written_whole(place) as aside:
+        fill(aside, content)
+
+
+STEPS = {
+    "the lock": ["filelock.FileLock.acquire"],
+    "the flush": ["os.fsync"],
+    "the name": ["pathlib.Path.replace", "im_datasets.common.storage._exchange"],
+    "the removal": ["shutil.rmtree"],
+}
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize(("old", "new"), KINDS)
+@pytest.mark.parametrize("follow_up", [check_writable, check_file_writable, "write"])
+def test_what_a_kill_leaves_is_gone_after_the_next_call(tmp_path, monkeypatch, old, new, steps, follow_up):
+    place = tmp_path / "result"
+    fill(place, old)
+    with monkeypatch.context() as patched:
+        killed(lambda: write(place, new), patched, steps)
+    assert read(place) in (old, new)
+    assert len(names(tmp_path)) == 2
+    if follow_up == "write":
+        write(place, new)
+        assert read(place) == new
+    else:
+        with suppress(OutputError):  # one of them wants a file, one a folder
+            follow_up(place)
+    assert names(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("end", ["kill", "error"])
+def test_a_folder_stopped_between_two_names_takes_its_place(tmp_path, monkeypatch, end):
+    place, rename, renamed = tmp_path / "result", os.rename, []
+    fill(place, {"a": "old"})
+
+    def stop_at_the_second(*names):
+        renamed.append(names)
+        if len(renamed) == 2:
+            if end == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(5, "Input/output error")
+        rename(*names)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "_exchange", lambda *_: False)  # as on a disk that cannot
+        patched.setattr(os, "rename", stop_at_the_second)
+        if end == "kill":
+            killed(lambda: write(place, {"a": "new"}), patched)
+        else:
+            with pytest.raises(OSError, match="Input/output"):
+                write(place, {"a": "new"})
+    if end == "kill":
+        assert not place.exists()
+        clear_killed(place)
+    assert read(place) == {"a": "new"}
+    assert names(tmp_path) == ["result"]
+
+
+def test_what_a_kill_left_where_the_folder_was_missing_is_found(tmp_path, monkeypatch):
+    place = tmp_path / "made" / "for it" / "result"
+    with monkeypatch.context() as patched:
+        killed(lambda: check_writable(place), patched, STEPS["the removal"])
+    assert len(names(tmp_path)) == 1
+    check_writable(place)
+    assert not names(tmp_path)
+
+
+def test_clear_killed_leaves_live_work_and_what_is_not_ours(tmp_path):
+    place = tmp_path / "result"
+    users = [
+        ".result.part",
+        ".result.0123abcd.part",
+        ".result.0123abcd.old",
+        ".result.89abcdef.part",
+        ".other.01234567.part",
+    ]
+    (tmp_path / users[0]).mkdir()
+    (tmp_path / users[1]).write_text("a file")
+    (tmp_path / users[2]).mkdir()
+    fill(tmp_path / users[3], {"lock": "", "new": "x", "thesis.tex": "years of work"})
+    fill(tmp_path / users[4], {"lock": "", "new": "x"})
+    (tmp_path / ".result.fedcba98.part").symlink_to(tmp_path / users[4])
+    before = read(tmp_path)
+    with written_whole(place) as aside:
+        fill(aside, "new")
+        clear_killed(place)
+        assert read(aside) == "new"
+        with written_whole(place) as other:
+            fill(other, "newer")
+    assert read(tmp_path) == before | {"result": "new"}
+
+
+def test_written_whole_waits_for_no_lock_where_the_disk_has_none(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    work = tmp_path / ".result.0123abcd.part"
+    fill(work, {"lock": "", "new": "perhaps of a live run"})
+    write(tmp_path / "result", "new")
+    assert read(tmp_path / "result") == "new"
+    assert sorted(names(tmp_path)) == [work.name, "result"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_remove_whole_removes_at_one_stroke(tmp_path, monkeypatch, is_killed):
+    fill(tmp_path / "folder", {"a": "x", "deep": {"b": "y"}})
+    if is_killed:
+        with monkeypatch.context() as patched:
+            killed(lambda: remove_whole(tmp_path / "folder"), patched, STEPS["the removal"])
+        assert len(names(tmp_path)) == 1
+        clear_killed(tmp_path / "folder")
+    else:
+        remove_whole(tmp_path / "folder")
+    assert not names(tmp_path)
+
+
+def test_temporary_folder_removes_its_own_and_those_of_the_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def leave():
+        with temporary_folder() as folder:
+            fill(folder / "big", "x")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for _ in range(3):
+        killed(leave, monkeypatch)
+        assert len(names(tmp_path)) == 1
+    with temporary_folder() as folder, temporary_folder() as other:
+        assert folder.is_dir()
+        assert other.is_dir()
+        assert len(names(tmp_path)) == 2
+    assert not names(tmp_path)

@@ -175,9 +175,9 @@ def test_static_model_clears_what_killed_attempts_left(tmp_path, monkeypatch):
     monkeypatch.setattr(static, "distil", lambda source, folder, width: write_whole(folder))
     made = static_folder()
     (made / "config.json").unlink()
-    left = made.with_name(f".{made.name}.abc.part")
-    left.mkdir()
-    (left / "model.safetensors").write_bytes(b"1")
+    left = made.with_name(f".{made.name}.0123abcd.part")
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "model.safetensors").write_bytes(b"1")
     assert static_folder() == made
     assert not left.exists()
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from im_datasets.common.errors import OutputError
-from im_datasets.scoring.run_folder import drop_unfinished, open_shards, unfinished_folder
+from im_datasets.scoring.run_folder import drop_unfinished, note_result, open_shards, unfinished_folder
 from im_datasets.scoring.shards import ScoredShard, ShardMeter, Shards
 
 REQUEST = {"source": {"fingerprint": "a"}, "rule": "embedded"}
@@ -25,7 +26,9 @@ def test_open_finds_the_finished_shards_again_and_clears_what_is_torn(tmp_path):
         with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10) as shards:
             if 1 in shards.missing():
                 write(shards, 1)
-            (tmp_path / "run" / ".shard-000002.parquet.1.part").write_text("torn")
+            work = tmp_path / "run" / ".shard-000002.parquet.0123abcd.part"
+            work.mkdir()
+            (work / "new").write_text("torn")
     assert shards.missing() == [0, 2]
     with open_shards(tmp_path / "run", REQUEST, 25, shard_rows=10):
         assert not list((tmp_path / "run").glob(".*.part"))
@@ -97,12 +100,53 @@ def test_unfinished_folder_lies_beside_what_a_link_leads_to(tmp_path, monkeypatc
     assert unfinished_folder(Path("there/")) == tmp_path.resolve() / ".there.partial"
 
 
-def test_drop_unfinished_leaves_what_another_run_is_at(tmp_path):
+@pytest.fixture
+def unfinished(tmp_path):
+    """The unfinished work of ``out``, of which one shard is there."""
     folder = unfinished_folder(tmp_path / "out")
-    folder.mkdir()
-    (folder / "run.json").touch()
-    with FileLock(folder / ".lock"):
-        drop_unfinished(tmp_path / "out")
-    assert (folder / "run.json").exists()
-    drop_unfinished(tmp_path / "out")
-    assert not folder.exists()
+    with open_shards(folder, REQUEST, 25, shard_rows=10) as shards:
+        write(shards, 1)
+    return folder
+
+
+def test_drop_unfinished_leaves_what_another_run_is_at(tmp_path, unfinished):
+    note_result(tmp_path / "out", "this")
+    with FileLock(unfinished / ".lock"):
+        drop_unfinished(tmp_path / "out", "this")
+    assert (unfinished / "run.json").exists()
+    drop_unfinished(tmp_path / "out", "this")
+    assert not list(tmp_path.iterdir())
+
+
+def test_drop_unfinished_leaves_what_is_not_of_this_request(tmp_path, unfinished):
+    drop_unfinished(tmp_path / "out", "this")
+    note_result(tmp_path / "out", "that")
+    drop_unfinished(tmp_path / "out", "this")
+    note_result(tmp_path / "out", "this")
+    with open_shards(unfinished, REQUEST, 25, shard_rows=10) as shards:
+        assert shards.missing() == [0, 2]
+    drop_unfinished(tmp_path / "out", "this")  # gone on with, it is nobody's done work
+    assert (unfinished / "run.json").exists()
+
+
+@pytest.mark.parametrize("kill_at", range(5))
+def test_open_takes_its_folder_up_again_wherever_clearing_it_was_killed(unfinished, monkeypatch, kill_at):
+    class Killed(BaseException):
+        pass
+
+    unlink, done = Path.unlink, []
+
+    def stop(path, **options):
+        if len(done) == kill_at:
+            raise Killed
+        done.append(path)
+        unlink(path, **options)
+
+    (unfinished / "scores.arrow").touch()
+    (unfinished / "shard-000001-a.npy").touch()
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(Path, "unlink", stop)
+        with open_shards(unfinished, REQUEST, 25, shard_rows=10, resume=False):
+            pass
+    with open_shards(unfinished, REQUEST, 25, shard_rows=10) as shards:
+        assert len(shards) == 3

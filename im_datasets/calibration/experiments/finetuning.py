@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from im_datasets.common.errors import CalibrationError, MissingExtraError
+from im_datasets.common.storage import temporary_folder
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.likelihood.indicator import response_tokens
 from im_datasets.models.checkpoints import Checkpoint, Loaded
@@ -180,9 +180,9 @@ def _train(model: Any, features: Sequence[dict[str, list[int]]], loaded: Loaded,
     tokenizer.padding_side = "right"
     micro = min(training.micro_batch_size, training.batch_size, len(features))
     steps = training.epochs * -(-len(features) // training.batch_size)
-    with TemporaryDirectory(prefix="im-datasets-") as folder, quiet_loading():
+    with temporary_folder() as folder, quiet_loading():
         arguments = TrainingArguments(
-            output_dir=folder,
+            output_dir=str(folder),
             num_train_epochs=training.epochs,
             learning_rate=training.learning_rate,
             lr_scheduler_type="cosine",
