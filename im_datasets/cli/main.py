@@ -341,9 +341,9 @@ def run(words: list[str]) -> int:
 
 def _tell(kind: str, message: object, limit: int) -> None:
     """Write one line that no control character of a file name or a row can change."""
-    from im_datasets.report.formatting import one_line
+    from im_datasets.common.untrusted import shown
 
-    print(f"im-datasets: {kind}: {one_line(message, limit)}", file=sys.stderr)
+    print(f"im-datasets: {kind}: {shown(message, limit)}", file=sys.stderr)
 
 
 def _print_mined(mined: "Mined", *, as_json: bool) -> None:
@@ -357,7 +357,9 @@ def _print_mined(mined: "Mined", *, as_json: bool) -> None:
 
 
 def _print_json(data: dict[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False))
+    from im_datasets.common.untrusted import escape_unseen
+
+    print(escape_unseen(json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from im_datasets.common.untrusted import HIDDEN, show_controls, shown
 from im_datasets.data.arrow import read_column
 from im_datasets.data.columns import Columns
 from im_datasets.pipeline import Mined
-from im_datasets.report.formatting import one_line, shortfall, show_controls
+from im_datasets.report.formatting import shortfall
 from im_datasets.selection.select import RANK
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     kept, rows = summary["kept"], summary["rows"]
     cut = "" if summary["cut"] is None else f", score up to {summary['cut']:.4f}"
-    console.print(Text(f"\nKept {kept:,} of {rows:,} rows by the rule {summary['rule']['name']!r}{cut}."))
+    console.print(Text(f"\nKept {kept:,} of {rows:,} rows by the rule {shown(repr(summary['rule']['name']))}{cut}."))
     if summary["shortfall"]:
         console.print(Text(shortfall(summary["shortfall"])))
     for note in summary["columns"].get("notes", ()):
-        console.print(Text(f"  note: {one_line(note)}"))
+        console.print(Text(f"  note: {shown(note)}"))
     for reason, count in summary["reasons"].items():
-        console.print(Text(f"  dropped {count:>9,}  {one_line(reason)}"))
+        console.print(Text(f"  dropped {count:>9,}  {shown(reason)}"))
     for title in ("best", "worst"):
         console.print(_table(f"The {len(summary[title])} {title} rows", summary[title]))
     if summary["repeated"]:
@@ -79,9 +80,9 @@ def print_pushed(pushed: "Pushed") -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for change in pushed.changes:
         if pushed.dry_run or change.action != "keep":
-            console.print(Text(f"  {change.action:7} {change.size:>12,}  {change.path}"))
+            console.print(Text(f"  {change.action:7} {change.size:>12,}  {shown(change.path)}"))
     if pushed.dry_run:
-        console.print(Text(show_controls(pushed.card_diff) or "README.md stays as it is"))
+        console.print(Text(HIDDEN.sub("\ufffd", show_controls(pushed.card_diff)) or "README.md stays as it is"))
         branch = f", with a new branch {pushed.revision}" if pushed.new_branch else ""
         console.print(Text(f"Nothing was sent. This is what a push to {pushed.repo_id} would do{branch}."))
     elif pushed.changed:
@@ -105,12 +106,12 @@ def print_verification(verification: "Verification") -> None:
     """Print every check, and what they come to."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for check in verification.checks:
-        console.print(Text(f"{check.outcome:11}  {check.name:10}  {show_controls(check.told)}"))
+        console.print(Text(f"{check.outcome:11}  {check.name:10}  {check.told}"))
     at = f" at {verification.commit[:8]}" if verification.commit else ""
     end = "holds what it claims" if verification.ok else "does NOT hold what it claims"
     if verification.ok and verification.unchecked:
         end += f", as far as it could be checked ({verification.unchecked} not checked)"
-    console.print(Text(f"{verification.name}{at} {end}. Same sample again: --seed {verification.seed}"))
+    console.print(Text(f"{shown(verification.name)}{at} {end}. Same sample again: --seed {verification.seed}"))
 
 
 def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[str, Any]]:
@@ -148,6 +149,6 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     for name, options in columns:
         table.add_column(name, overflow="ellipsis", **options)
     for row in rows:
-        texts = [Text(one_line(row[name], limit=_WIDTH)) for name in ("instruction", "response")]
+        texts = [Text(shown(row[name], _WIDTH)) for name in ("instruction", "response")]
         table.add_row(str(row["row"]), f"{row['im_log_loss']:.4f}", *texts)
     return table

@@ -9,6 +9,10 @@ class ImDatasetsError(Exception):
     """Base of every error raised on purpose by im-datasets."""
 
 
+class UntrustedError(ImDatasetsError, ValueError):
+    """What somebody else wrote is too large, too deep or not what it should be."""
+
+
 class SourceError(ImDatasetsError):
     """A dataset could not be found, read or understood."""
 

@@ -8,9 +8,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import yaml
-
-from im_datasets.common.errors import ConflictError, message_of
+from im_datasets.common.errors import ConflictError, UntrustedError
+from im_datasets.common.untrusted import parse_yaml
 from im_datasets.report.card import Card
 from im_datasets.report.card_blocks import as_block, block_digests, find_blocks, replace_blocks
 from im_datasets.report.card_metadata import as_yaml
@@ -85,9 +84,9 @@ def read_front_matter(front: str, file: str = "the front matter of the repositor
         ConflictError: It is not a YAML mapping.
     """
     try:
-        data = yaml.safe_load(front)
-    except yaml.YAMLError as error:
-        raise ConflictError(f"{file} is not YAML ({message_of(error)}); mend it") from error
+        data = parse_yaml(front, file)
+    except UntrustedError as error:
+        raise ConflictError(f"{error}; mend it") from error
     if not isinstance(data, dict | None):
         raise ConflictError(f"{file} is no mapping of names to values; mend it")
     return data or {}
@@ -192,8 +191,8 @@ def _merge_front_matter(front: str, old: Mapping[str, Any], kept: Mapping[str, A
     text = "".join(lines for name, lines in segments.items() if name not in gone)
     # Lines are told apart by their look: a key in quotes of its own, or in a text of several lines, may mislead.
     try:
-        is_right = yaml.safe_load(text) == merged
-    except yaml.YAMLError:
+        is_right = parse_yaml(text, "the merged front matter") == merged
+    except UntrustedError:
         is_right = False
     return text if is_right else as_yaml(merged) + "\n"
 

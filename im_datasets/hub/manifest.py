@@ -8,7 +8,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from im_datasets.common.errors import HubError, OutputError
+from im_datasets.common.errors import HubError, OutputError, message_of
+from im_datasets.common.untrusted import MESSAGE, parse_json, shown
 from im_datasets.report.configs import MANIFEST, Config, Published
 from im_datasets.scoring.record import ScoringRecord, read_record
 
@@ -49,17 +50,19 @@ class Manifest:
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """A manifest from its JSON text.
+    def from_json(cls, text: str | bytes) -> Self:
+        """A manifest from its JSON text, or that in UTF-8.
 
         Raises:
             HubError: It is no manifest, or of a schema version that is not known here.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text, "it")
             version = data["schema_version"]
             if version != MANIFEST_SCHEMA:
-                raise HubError(f"{MANIFEST} has schema version {version}; known: {MANIFEST_SCHEMA}; update im-datasets")
+                raise HubError(
+                    f"{MANIFEST} has schema version {shown(version)}; known: {MANIFEST_SCHEMA}; update im-datasets"
+                )
             if not all(isinstance(data[name], dict) for name in ("selection", "configs", "files", "card")):
                 raise TypeError("selection, configs, files and card must be mappings")
             data["configs"] = {name: Config(**config) for name, config in data["configs"].items()}
@@ -67,4 +70,4 @@ class Manifest:
             data["record"] = data["record"] and read_record(data["record"])
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, OutputError) as error:
-            raise HubError(f"{MANIFEST} is not one of im-datasets: {error}") from error
+            raise HubError(f"{MANIFEST} is not one of im-datasets: {shown(message_of(error), MESSAGE)}") from error

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
-from im_datasets.common.errors import HubError, OutputError
+from im_datasets.common.errors import HubError, OutputError, UntrustedError
+from im_datasets.common.untrusted import read_bytes
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
 from im_datasets.hub.manifest import Manifest
@@ -162,7 +163,10 @@ class PublishedSelection:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    return Manifest.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Manifest.from_json(read_bytes(path, MANIFEST))
+    except UntrustedError as error:
+        raise HubError(str(error)) from error
 
 
 def _none_dropped(kept: Dataset) -> Dataset:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from im_datasets.common.untrusted import shown
 from im_datasets.report.card_facts import CardFacts
 from im_datasets.report.configs import Config
-from im_datasets.report.formatting import one_line, source_name
+from im_datasets.report.formatting import source_name
 from im_datasets.scoring.record import ScoringRecord
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def card_metadata(
     from huggingface_hub import DatasetCardData
 
     data = DatasetCardData(
-        language=list(map(one_line, facts.language)) or None,
-        license=one_line(facts.license) if facts.license else None,
-        license_name=one_line(facts.license_name) if facts.license_name else None,
-        license_link=one_line(facts.license_link) if facts.license_link else None,
-        pretty_name=one_line(facts.pretty_name) if facts.pretty_name else None,
-        tags=[*TAGS, *(one_line(tag) for tag in facts.tags if tag not in TAGS)],
-        task_categories=list(map(one_line, facts.task_categories)) or None,
+        language=list(map(shown, facts.language)) or None,
+        license=shown(facts.license) if facts.license else None,
+        license_name=shown(facts.license_name) if facts.license_name else None,
+        license_link=shown(facts.license_link) if facts.license_link else None,
+        pretty_name=shown(facts.pretty_name) if facts.pretty_name else None,
+        tags=[*TAGS, *(shown(tag) for tag in facts.tags if tag not in TAGS)],
+        task_categories=list(map(shown, facts.task_categories)) or None,
         size_categories=[_size_category(kept)],
         source_datasets=[source_name(record.source)] if record and record.source.get("kind") == "hub" else None,
         configs=_configs(configs, digests),

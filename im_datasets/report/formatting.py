@@ -1,12 +1,10 @@
 """Values → the text that a person reads, on pages, cards and terminals alike."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-# They turn the direction of what follows, so that a line reads otherwise than it is.
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+from im_datasets.common.untrusted import shown
 
 
 class Trusted(str):
@@ -15,42 +13,9 @@ class Trusted(str):
     __slots__ = ()
 
 
-def show_controls(text: str) -> str:
-    r"""Make control characters visible, so that a text shows what it holds and no parser changes it.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text with control characters other than tab and newline as their pictures, and with U+FFFD for
-        what has none and for lone surrogates.
-
-    >>> show_controls("a\x00b\r\n\r")
-    'a␀b\n␍'
-    """
-    if not _CONTROLS.search(text):
-        return text
-    return "".join(map(_picture, text.replace("\r\n", "\n")))
-
-
-def one_line(text: object, limit: int = 200) -> str:
-    r"""A value as one visible line of bounded length.
-
-    Args:
-        text: Any value.
-        limit: Characters kept.
-
-    >>> one_line("a\n\n# b\u202e")
-    'a # b�'
-    """
-    words = " ".join(str(text).split())
-    line = "".join("\ufffd" if char in _BIDI else char for char in show_controls(words))
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def source_name(source: Mapping[str, Any]) -> str:
     """What a source is called, as a record tells it, in one line."""
-    return one_line(source.get("id") or "a dataset without a name")
+    return shown(source.get("id") or "a dataset without a name")
 
 
 def format_number(value: float | None, digits: int = 4) -> Trusted:
@@ -165,17 +130,6 @@ def read_in_part(source: Mapping[str, Any]) -> str:
 def shortfall(missing: int | None) -> str:
     """A sentence when fewer rows were left than asked for, so many; else an empty text."""
     return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
-
-
-def _picture(char: str) -> str:
-    if char in "\t\n" or not _CONTROLS.match(char):
-        return char
-    if ord(char) < 0x20:
-        return chr(0x2400 + ord(char))
-    return "\u2421" if char == "\x7f" else "\ufffd"
-
-
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 _NOTHING, _LISTED = "–", 20

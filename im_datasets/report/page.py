@@ -18,6 +18,7 @@ import numpy as np
 from datasets import Dataset
 
 from im_datasets.common.storage import write_text
+from im_datasets.common.untrusted import shown
 from im_datasets.data.arrow import read_column
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report import figures, plot_style
@@ -27,7 +28,6 @@ from im_datasets.report.formatting import (
     format_count,
     format_number,
     headline,
-    one_line,
     read_in_part,
     shortfall,
     source_name,
@@ -148,7 +148,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
 
 
 def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
-    name = one_line(record.rule.name)
+    name = shown(record.rule.name)
     if selection.cut is None:
         return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
     choice = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
@@ -244,19 +244,19 @@ def _table(selection: Selection, record: ScoringRecord, scores: Scores, number: 
     places: dict[tuple[bool, int], list[str]] = {}
     for place, row in _chosen(selection, scores, number):
         places.setdefault(row, []).append(place)
-    shown: list[dict[str, Any]] = [
+    table: list[dict[str, Any]] = [
         *_side(selection.kept, record, {row: p for (kept, row), p in places.items() if kept}, kept=True),
         *_side(selection.dropped, record, {row: p for (kept, row), p in places.items() if not kept}, kept=False),
     ]
-    _add_bars(shown, mean_contributions(record.rule, scores))
-    return sorted(shown, key=lambda row: (row["rank"] is None, row["rank"] or row["row"]))
+    _add_bars(table, mean_contributions(record.rule, scores))
+    return sorted(table, key=lambda row: (row["rank"] is None, row["rank"] or row["row"]))
 
 
-def _add_bars(shown: list[dict[str, Any]], average: list[float]) -> None:
+def _add_bars(table: list[dict[str, Any]], average: list[float]) -> None:
     """Give each term the length and side of its bar: how far the row is from the average row, -1..1."""
-    swings = [[term["added"] - mean for term, mean in zip(row["terms"], average, strict=True)] for row in shown]
+    swings = [[term["added"] - mean for term, mean in zip(row["terms"], average, strict=True)] for row in table]
     largest = max((abs(swing) for row in swings for swing in row if math.isfinite(swing)), default=0.0)
-    for row, bars in zip(shown, swings, strict=True):
+    for row, bars in zip(table, swings, strict=True):
         for term, swing in zip(row["terms"], bars, strict=True):
             term["bar"] = swing / largest if math.isfinite(swing) and largest else 0.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import OutputError
+from im_datasets.common.untrusted import show_controls, shown
 from im_datasets.report.formatting import (
     Trusted,
     format_bounds,
@@ -18,8 +19,6 @@ from im_datasets.report.formatting import (
     format_fact,
     format_number,
     format_share,
-    one_line,
-    show_controls,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def escape_markdown(text: object, limit: int = 2000) -> Trusted:
     >>> escape_markdown("[a](b) | <i>")
     '\\[a\\](b) \\| &lt;i&gt;'
     """
-    line = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = shown(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # As an entity: an escaped backslash before a bracket opens a formula on the Hub.
     line = line.replace("\\", "&#92;")
     # A backslash does not keep GitHub's Markdown from linking a bare address; a comment inside it does.
@@ -109,10 +108,10 @@ def code_block(text: str, language: str = "") -> Trusted:
         text: The content.
         language: What the fence says it is.
     """
-    shown = show_controls(text)
-    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    visible = show_controls(text)
+    longest = max((len(run) for run in re.findall("`+", visible)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Trusted(f"{fence}{language}\n{shown}\n{fence}")
+    return Trusted(f"{fence}{language}\n{visible}\n{fence}")
 
 
 def as_code(text: str) -> Trusted:

@@ -14,8 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from im_datasets.common.errors import RuleError
+from im_datasets.common.errors import RuleError, UntrustedError, message_of
 from im_datasets.common.storage import write_text
+from im_datasets.common.untrusted import MESSAGE, parse_json, read_bytes, shown
 from im_datasets.indicators.score_columns import COLUMNS
 
 RULE_SCHEMA = 1
@@ -170,8 +171,8 @@ class LinearRule:
                 raise RuleError(f"rule has schema version {data['schema_version']!r}; known: {RULE_SCHEMA}")
             terms = tuple(Term(**term) for term in data["terms"])
             return cls(**{**data, "terms": terms, "caveats": tuple(data.get("caveats", ()))})
-        except (KeyError, TypeError) as error:
-            raise RuleError(f"not a rule: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RuleError(f"not a rule: {shown(message_of(error), MESSAGE)}") from error
 
     @classmethod
     def load(cls, rule: str | Path) -> Self:
@@ -187,12 +188,12 @@ class LinearRule:
         name = _ALIASES.get(str(rule), str(rule))
         path = _SHIPPED / f"{name}.json" if name in cls.names() else Path(rule)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(parse_json(read_bytes(path, str(rule)), str(rule)))
         except OSError as error:
             shipped = ", ".join(cls.names())
             raise RuleError(f"no rule {str(rule)!r}; pass one of {shipped}, or the path of a rule's JSON") from error
-        except ValueError as error:
-            raise RuleError(f"{rule} is not JSON: {error}") from error
+        except UntrustedError as error:
+            raise RuleError(str(error)) from error
 
     @staticmethod
     def names() -> list[str]:
@@ -225,6 +226,6 @@ def read_rule(rule: LinearRule | Mapping[str, Any] | str | Path) -> LinearRule:
     if not str(rule).lstrip().startswith("{"):
         return LinearRule.load(rule)
     try:
-        return LinearRule.from_dict(json.loads(str(rule)))
-    except ValueError as error:
-        raise RuleError(f"the rule is not JSON: {error}") from error
+        return LinearRule.from_dict(parse_json(str(rule), "the rule"))
+    except UntrustedError as error:
+        raise RuleError(str(error)) from error

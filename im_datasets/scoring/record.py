@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Self
 
-from im_datasets.common.errors import ColumnsError, OutputError, RuleError
+from im_datasets.common.errors import ColumnsError, OutputError, RuleError, message_of
+from im_datasets.common.untrusted import MESSAGE, parse_json, read_bytes, shown
 from im_datasets.data.columns import Columns
 from im_datasets.rules.linear import LinearRule
 
@@ -118,12 +119,12 @@ class ScoringRecord:
             OutputError: No such file, or not a record of a known schema version.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = parse_json(read_bytes(path, "it"), "it")
             if data["schema_version"] != SCHEMA_VERSION:
-                raise OutputError(f"{path} has schema version {data['schema_version']}; known: {SCHEMA_VERSION}")
+                raise OutputError(f"{path} has schema version {shown(data['schema_version'])}; known: {SCHEMA_VERSION}")
             return cls(**_typed(data))
         except (OSError, *_MALFORMED) as error:
-            raise OutputError(f"{path} is not a scoring record: {error}") from error
+            raise OutputError(f"{path} is not a scoring record: {shown(message_of(error), MESSAGE)}") from error
 
     def with_selection(self, selection: dict[str, Any]) -> Self:
         """The same record with what a selection asked for and gave."""
@@ -150,7 +151,7 @@ def read_record(data: Mapping[str, Any]) -> ScoringRecord:
     try:
         return ScoringRecord(**_typed(data))
     except _MALFORMED as error:
-        raise OutputError(f"not a scoring record: {error}") from error
+        raise OutputError(f"not a scoring record: {shown(message_of(error), MESSAGE)}") from error
 
 
 def _typed(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from im_datasets.common.errors import OutputError
-from im_datasets.report.formatting import one_line
+from im_datasets.common.untrusted import shown
 from im_datasets.report.templates import (
     code_block,
     escape_markdown,
@@ -38,7 +38,7 @@ def test_escape_markdown_shows_the_text_and_nothing_else(text):
         "bullet_list_open", "list_item_open", "paragraph_open", "inline", "text", "text_special",
         "paragraph_close", "list_item_close", "bullet_list_close",
     }  # fmt: skip
-    assert shown_text("- " + escape_markdown(text)) == one_line(text)
+    assert shown_text("- " + escape_markdown(text)) == shown(text)
 
 
 @given(NASTY)

@@ -6,7 +6,7 @@ import numpy as np
 
 from im_datasets.calibration.fit.observations import FloatArray
 from im_datasets.calibration.fit.regression import Ridge, Univariate
-from im_datasets.report.formatting import one_line
+from im_datasets.common.untrusted import shown
 from im_datasets.report.plot_style import COLOURS, blank, number_axis, styled
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def effects(fit: "Fit", *, width: int) -> "Figure":
         axes.text(
             name_x,
             i - name_above,
-            one_line(column, _LEGIBLE),
+            shown(column, _LEGIBLE),
             ha=name_side,
             transform=axes.get_yaxis_transform(),
             va="center",

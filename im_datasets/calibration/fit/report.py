@@ -23,8 +23,9 @@ from im_datasets.calibration.fit.diagnostic_plots import (
 )
 from im_datasets.common.errors import OutputError, RuleError
 from im_datasets.common.storage import write_text
+from im_datasets.common.untrusted import shown
 from im_datasets.report.figures import NARROW, WIDE, correlation_triangle
-from im_datasets.report.formatting import Trusted, fact_texts, one_line
+from im_datasets.report.formatting import Trusted, fact_texts
 from im_datasets.report.plot_style import as_svg
 from im_datasets.report.templates import html_environment, read_template
 from im_datasets.rules.linear import LinearRule
@@ -93,8 +94,8 @@ def render_fit_report(fit: "Fit", *, rule_path: str = "rule.json") -> str:
         fit=fit,
         rule=fit.rule,
         command=use_command(rule_path),
-        base_model=one_line(fit.observations.base_model.get("id", "base model not stated")),
-        evaluation=one_line(fit.observations.evaluation),
+        base_model=shown(fit.observations.base_model.get("id", "base model not stated")),
+        evaluation=shown(fit.observations.evaluation),
         headline=_headline(fit),
         lead=_lead(fit),
         order=bootstrap.order_interval(),
@@ -133,7 +134,7 @@ def _lead(fit: "Fit") -> str:
     first = fit.univariate[0]
     return (
         f"Fitted on {fits}: the log of each one's loss against the mean indicators of the rows it was trained on. "
-        f"Alone, {one_line(first.column, 60)} explains most, with an R² of {first.r_squared:.2f}."
+        f"Alone, {shown(first.column, 60)} explains most, with an R² of {first.r_squared:.2f}."
     )
 
 
@@ -162,14 +163,14 @@ def _figures(fit: "Fit") -> dict[str, Any]:
         "residuals-2": (leverage(fit), "Leverage"),
     }
     for i, row in enumerate(fit.univariate):
-        figures[f"alone-{i}"] = (alone(fit, row), f"{one_line(row.column)} against log loss")
+        figures[f"alone-{i}"] = (alone(fit, row), f"{shown(row.column)} against log loss")
     if len(fit.choice.best_by_size) > 1:
         figures["by-size"] = (criterion_by_size(fit), "Criterion by number of terms")
     if fit.ridge:
         figures["penalties"] = (penalties(fit.ridge), "R² along the penalty")
     if len(names) > 1:
         matrix = np.atleast_2d(np.corrcoef(fit.observations.means, rowvar=False))
-        short_names = [one_line(name, 22) for name in names]
+        short_names = [shown(name, 22) for name in names]
         figures["triangle"] = (correlation_triangle(short_names, matrix), "Correlations of the subset means")
     return {name: _svg(figure, name, label) for name, (figure, label) in figures.items()}
 

@@ -15,6 +15,7 @@ from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError, message_of
+from im_datasets.common.untrusted import MESSAGE, shown
 from im_datasets.common.version import __version__
 from im_datasets.hub.card_merge import LICENCE, read_front_matter, split_card
 from im_datasets.hub.client import client_errors, is_out_of_reach, is_worth_retrying, try_again
@@ -61,6 +62,10 @@ class Check:
     name: str
     outcome: Outcome
     told: str
+
+    def __post_init__(self) -> None:
+        # The one place that everything told of a repository passes: no name in it makes a line of its own.
+        object.__setattr__(self, "told", shown(self.told, MESSAGE))
 
 
 def verdict(name: str, wrong: list[str], right: str) -> Check:
