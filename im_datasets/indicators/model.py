@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
@@ -14,6 +13,7 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
 from im_datasets.models.batching import Computed
 from im_datasets.models.checkpoints import Checkpoint, Kind
+from im_datasets.models.hub_models import shown_name
 from im_datasets.models.inference import BatchRunner, compute
 
 FEWEST_TOKENS = 16
@@ -26,7 +26,7 @@ class ModelIndicator(Indicator):
 
     Attributes:
         columns: Where instruction and response stand; None finds them by the names of the columns.
-        model: A model id of the Hub, or a local folder.
+        model: A model id of the Hub, or a local folder; of a causal model also a GGUF file, or ``"embedded"``.
         revision: Branch, tag or commit of a Hub model; None is the default branch.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None is float32 on a CPU, bfloat16 or float16 on a GPU.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
@@ -104,4 +104,4 @@ class ModelIndicator(Indicator):
     @override
     def settings(self) -> dict[str, Any]:
         # Records are published: where a folder lies on this machine is nobody's business.
-        return super().settings() | ({"model": Path(self.model).name} if Path(self.model).is_dir() else {})
+        return super().settings() | {"model": shown_name(self.model)}

@@ -22,7 +22,7 @@ from im_datasets.indicators.function import FunctionIndicator
 from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.model import ModelIndicator
 from im_datasets.models.embedder import Embedder
-from im_datasets.models.hub_models import EMBEDDED, folder_digest
+from im_datasets.models.hub_models import EMBEDDED, is_local, local_digest
 from im_datasets.models.static_embedder import STATIC
 
 ENTRY_POINTS = "im_datasets.indicators"
@@ -136,7 +136,7 @@ def other_weights(settings: Mapping[str, Any]) -> str | None:
     for stated in (settings, settings.get("embedder")):
         if isinstance(stated, Mapping) and "weights" in stated:
             folder, weights = stated["model"], stated["weights"]
-            present = folder_digest(folder) if Path(folder).is_dir() else None
+            present = local_digest(folder) if is_local(folder) else None
             if present != weights:
                 trouble = "there is no such folder" if present is None else f"the one in this folder has {present}"
                 return f"the model {folder} with {weights}, and {trouble}"
@@ -266,4 +266,4 @@ def _plain(value: Any) -> Any:
 
 
 def _local_weights(model: str) -> dict[str, str]:
-    return {"model": str(Path(model).resolve()), "weights": folder_digest(model)} if Path(model).is_dir() else {}
+    return {"model": str(Path(model).resolve()), "weights": local_digest(model)} if is_local(model) else {}

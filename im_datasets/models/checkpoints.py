@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import TokenBudget
 from im_datasets.models.devices import choose_device, choose_dtype, torch_dtype
-from im_datasets.models.hub_models import folder_digest, hub_revision, model_facts, one_line_errors, quiet_loading
+from im_datasets.models.gguf_files import PACKAGED_SHA256, from_gguf, packaged_folder
+from im_datasets.models.hub_models import (
+    EMBEDDED,
+    hub_revision,
+    is_gguf,
+    local_digest,
+    model_facts,
+    one_line_errors,
+    quiet_loading,
+)
 from im_datasets.models.tokenizers import open_tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +49,8 @@ class Checkpoint:
 
     Attributes:
         kind: What it is opened as.
-        model: A model id of the Hub, or a local folder.
+        model: A model id of the Hub, a local folder, a causal model's GGUF file, or ``"embedded"``, the packaged
+            causal one.
         revision: Branch, tag or commit of a Hub model; None is the default branch.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None chooses by device.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
@@ -70,7 +80,7 @@ class Checkpoint:
         Raises:
             ModelError: The model cannot be had.
         """
-        return self.resolve().revision or folder_digest(self.model)
+        return self.resolve().revision or local_digest(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Model, revision, dtype and device as they are resolved here, for a record.
@@ -91,10 +101,10 @@ class Checkpoint:
 
         checkpoint = self.resolve()
         _make_known(checkpoint.kind)
-        own = _own(checkpoint)
+        source, own = _files(checkpoint)
         with one_line_errors(checkpoint.model), quiet_loading():
-            config = AutoConfig.from_pretrained(checkpoint.model, **own)
-            return config, open_tokenizer(checkpoint.model, _NO_TOKENIZER, **own)
+            config = AutoConfig.from_pretrained(source, **own)
+            return config, open_tokenizer(source, _NO_TOKENIZER, **own)
 
     def load(self) -> "Loaded":
         """The model, in this process's memory once.
@@ -159,10 +169,17 @@ def _positions_spent_on_padding(model: "torch.nn.Module") -> int:
 @lru_cache(maxsize=32)
 def _resolved(checkpoint: Checkpoint) -> Checkpoint:
     """Asked once per process: a branch that moves meanwhile does not change the model under a run."""
-    with one_line_errors(checkpoint.model):
-        revision = hub_revision(checkpoint.model, checkpoint.revision)
-    if revision is None and checkpoint.revision is not None:
-        raise ModelError(f"{checkpoint.model} is a folder and has no revision {checkpoint.revision!r}; leave it out")
+    if checkpoint.model == EMBEDDED:
+        revision: str | None = _packaged(checkpoint)
+    else:
+        with one_line_errors(checkpoint.model):
+            revision = hub_revision(checkpoint.model, checkpoint.revision)
+        if revision is None and checkpoint.revision is not None:
+            raise ModelError(
+                f"{checkpoint.model} is on this machine and has no revision {checkpoint.revision!r}; leave it out"
+            )
+        if revision is None and is_gguf(checkpoint.model) and checkpoint.kind != "causal":
+            raise ModelError(f"{checkpoint.model} is a GGUF file, read only as {KINDS['causal'][1]}; pass a folder")
     return replace(checkpoint, dtype=choose_dtype(checkpoint.dtype, str(checkpoint.device)), revision=revision)
 
 
@@ -178,11 +195,11 @@ def _open(checkpoint: Checkpoint) -> Loaded:
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     _make_known(checkpoint.kind)
     opener = getattr(transformers, KINDS[checkpoint.kind][0])
-    own = _own(checkpoint)
+    source, own = _files(checkpoint)
     with one_line_errors(checkpoint.model, KINDS[checkpoint.kind][1]), quiet_loading():
-        tokenizer = open_tokenizer(checkpoint.model, _NO_TOKENIZER, **own)
+        tokenizer = open_tokenizer(source, _NO_TOKENIZER, **own)
         dtype = torch_dtype(str(checkpoint.dtype))
-        model, report = opener.from_pretrained(checkpoint.model, dtype=dtype, output_loading_info=True, **own)
+        model, report = opener.from_pretrained(source, dtype=dtype, output_loading_info=True, **own)
     _check_weights(checkpoint, report)
     model = model.eval().to(checkpoint.device)
     if checkpoint.compile:
@@ -202,8 +219,25 @@ def _make_known(kind: Kind) -> None:
         register()
 
 
-def _own(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"revision": checkpoint.revision, "trust_remote_code": checkpoint.trust_remote_code}
+def _packaged(checkpoint: Checkpoint) -> str:
+    """What stands for a revision of the packaged model: the digest of its file."""
+    digest = f"sha256:{PACKAGED_SHA256}"
+    if checkpoint.kind != "causal":
+        raise ModelError(
+            f"{EMBEDDED!r} is {KINDS['causal'][1]}, not {KINDS[checkpoint.kind][1]}; pass an id of the Hub, or a folder"
+        )
+    if checkpoint.revision not in (None, digest):
+        raise ModelError(f"{EMBEDDED!r} is not on the Hub: no revision {checkpoint.revision!r}; leave it out")
+    return digest
+
+
+def _files(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """Where a resolved checkpoint's files are, and the options with which they open."""
+    if checkpoint.model == EMBEDDED:
+        return str(packaged_folder()), {}
+    if is_gguf(checkpoint.model):
+        return from_gguf(checkpoint.model)
+    return checkpoint.model, {"revision": checkpoint.revision, "trust_remote_code": checkpoint.trust_remote_code}
 
 
 def _check_weights(checkpoint: Checkpoint, report: Any) -> None:

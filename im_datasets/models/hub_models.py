@@ -42,14 +42,14 @@ def embedded_model_folder() -> tuple[Path, str]:
 
 
 def hub_revision(model: str, revision: str | None) -> str | None:
-    """The commit that a Hub model's branch, tag or commit stands for; None for a local folder.
+    """The commit that a Hub model's branch, tag or commit stands for; None for a local folder or file.
 
     Asks the Hub, or where it is out of reach the local cache.
 
     Raises:
         ModelError: The model is neither a folder, nor on the Hub, nor in the cache.
     """
-    if Path(model).is_dir():
+    if is_local(model):
         return None
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -69,9 +69,40 @@ def hub_revision(model: str, revision: str | None) -> str | None:
 
 def model_facts(model: str, revision: str, dtype: str | None, device: str | None) -> dict[str, Any]:
     """A model and how it ran, for a record."""
-    # Of a folder only the name: a record is published, and tells nothing of this machine.
-    name = Path(model).name if Path(model).is_dir() else model
-    return {"id": name, "revision": revision, "dtype": dtype, "device": device}
+    return {"id": shown_name(model), "revision": revision, "dtype": dtype, "device": device}
+
+
+def is_gguf(model: str) -> bool:
+    """Whether a model's name is that of a GGUF file that is there."""
+    return model.lower().endswith(".gguf") and Path(model).is_file()
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is a folder of this machine, or a GGUF file; never the packaged one, whatever lies around."""
+    return model != EMBEDDED and (Path(model).is_dir() or is_gguf(model))
+
+
+def shown_name(model: str) -> str:
+    """What a record may tell of a model's name: of a local one no more than the last part, nothing of this machine."""
+    return Path(model).name if is_local(model) else model
+
+
+def local_digest(model: str | Path) -> str:
+    """SHA-256 of a local model: of its GGUF file, or over the files of its folder (``folder_digest``).
+
+    Read once per process, and again when a file's size or time changes.
+    """
+    file = Path(model)
+    if not file.is_file():
+        return folder_digest(file)
+    stat = file.stat()
+    return _file_digest(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _file_digest(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - they tell one state of a file from the next
+    with file.open("rb") as content:
+        return f"sha256:{file_digest(content, 'sha256').hexdigest()}"
 
 
 def folder_digest(folder: str | Path) -> str:

