@@ -1,6 +1,7 @@
 """What lasts on this machine: the cache folder, files and folders written whole; and what a run took of it."""
 
 import ctypes
+import fcntl
 import os
 import re
 import shutil
@@ -191,41 +192,65 @@ def _place(path: str | Path) -> Path:
 @contextmanager
 def _work_for(place: Path, folder: Path) -> Iterator[Path]:
     """A hidden work folder for a file or folder, locked as long as the block lasts, removed at its end."""
-    from filelock import FileLock, Timeout
-
-    while True:
+    lock = None
+    # Another process may take it for a dead one's, and remove it, before it is locked.
+    while lock is None:
         work = folder / f".{place.name}.{token_hex(4)}.part"
         work.mkdir(mode=0o700)
-        lock = FileLock(work / _LOCK, timeout=0)
         try:
-            lock.acquire()
-        except (Timeout, FileNotFoundError):
-            continue  # another process took it for a dead one's before it was locked
+            lock = _take_lock(work)
         except OSError:
-            pass  # a disk without locks
-        break
+            break  # a disk without locks
     try:
         yield work
     finally:
-        _end(work, place)
-        lock.release()
+        try:
+            _end(work, place)
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
 def _clear(folder: Path, name: str | None = None) -> None:
     """Remove the work folders of killed processes: those for one name, or for any."""
-    from filelock import FileLock
-
     for work in _works(folder):
         place = folder / work.name[1 : -len(".12345678.part")]
         if name not in (None, place.name):
             continue
-        lock = FileLock(work / _LOCK, timeout=0)
-        with suppress(OSError):  # filelock's Timeout is one: somebody is at it
-            lock.acquire()
-            try:
-                _end(work, place)
-            finally:
-                lock.release()
+        # Where it cannot be locked, or what it holds cannot be moved, it stays.
+        with suppress(OSError):
+            if (lock := _take_lock(work)) is not None:
+                try:
+                    _end(work, place)
+                finally:
+                    os.close(lock)
+
+
+def _take_lock(work: Path) -> int | None:
+    """The lock of a work folder, to be closed; None where another process holds it, or the folder is gone.
+
+    A file and not the folder itself, which NFS could not lock.
+
+    Raises:
+        OSError: The disk knows no locks, or the folder is somebody else's.
+    """
+    path = work / _LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held it until now may have removed the file.
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
 
 
 def _works(folder: Path) -> list[Path]:
