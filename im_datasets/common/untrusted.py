@@ -57,6 +57,37 @@ def read_text(content: bytes, what: str) -> str:
         raise UntrustedError(f"{what} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
+def leads_outside(path: str) -> bool:
+    """Whether a path, compared as text, may lead out of the folder or repository that names it, on any system.
+
+    Absolute paths, ``..``, drives, the schemes of URLs and their chains, homes, backslashes and control characters.
+
+    >>> leads_outside("data/a.parquet"), leads_outside("zip://a::http://b"), leads_outside("a/../../b")
+    (False, True, True)
+    """
+    is_plain = path.isprintable() and not path.startswith(("/", "~")) and not set(path) & {"\\", ":"}
+    return not is_plain or ".." in path.split("/")
+
+
+def file_in(folder: Path, path: str) -> Path | None:
+    """A file of a folder that somebody else filled; None where there is none.
+
+    Args:
+        folder: It, or a snapshot in the Hub's cache, whose files are links to the blobs beside it.
+        path: Relative to it.
+
+    Raises:
+        UntrustedError: It leads out of the folder, as text or by a link.
+    """
+    root = folder.resolve()
+    place = (root / path).resolve()
+    # The cache's layout: a repository's `snapshots/<commit>/` beside its `blobs/`.
+    homes = (root, root.parent.parent / "blobs") if root.parent.name == "snapshots" else (root,)
+    if leads_outside(path) or not any(place.is_relative_to(home) for home in homes):
+        raise UntrustedError(f"{shown(path)} leads out of {folder.name}; a copy holds its own files: cp -rL")
+    return place if place.is_file() else None
+
+
 def parse_json(content: str | bytes, what: str) -> Any:
     """JSON → plain data of bounded size and depth.
 

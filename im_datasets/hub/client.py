@@ -74,6 +74,11 @@ def is_out_of_reach(error: BaseException) -> bool:
     return status_of(error) is None and any(isinstance(cause, unreachable) for cause in _chain(error))
 
 
+def is_of_the_hub(error: BaseException) -> bool:
+    """Whether the Hub refused, broke off or was not there: it says nothing of what a repository holds."""
+    return status_of(error) is not None or is_out_of_reach(error) or isinstance(error, ConnectionError | TimeoutError)
+
+
 @dataclass
 class Attempt:
     """One of ``attempts``: ``with attempt:`` keeps a failure in passing as its ``error``, after waiting a while."""

@@ -5,6 +5,7 @@ part of the card. Plain data with a versioned schema.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -65,9 +66,33 @@ class Manifest:
                 )
             if not all(isinstance(data[name], dict) for name in ("selection", "configs", "files", "card")):
                 raise TypeError("selection, configs, files and card must be mappings")
-            data["configs"] = {name: Config(**config) for name, config in data["configs"].items()}
-            data["files"] = {path: Published(**file) for path, file in data["files"].items()}
+            data["configs"] = {name: _config(config) for name, config in data["configs"].items()}
+            data["files"] = {_path(path): _file(file) for path, file in data["files"].items()}
             data["record"] = data["record"] and read_record(data["record"])
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, OutputError) as error:
             raise HubError(f"{MANIFEST} is not one of im-datasets: {shown(message_of(error), MESSAGE)}") from error
+
+
+_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+"""A path as push writes them: no folder above, no link, no scheme, no drive, no pattern that fetches others."""
+
+
+def _path(path: Any) -> str:
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ValueError(f"it names the file {shown(repr(path))}, which no push writes, and it is not opened")
+    return path
+
+
+def _config(data: Any) -> Config:
+    config = Config(**data)
+    if not isinstance(config.rows, int) or not all(isinstance(names, list) for names in (config.columns, config.files)):
+        raise TypeError("a config must tell its rows as a number, its columns and files as lists")
+    return Config(config.rows, config.columns, [_path(path) for path in config.files])
+
+
+def _file(data: Any) -> Published:
+    file = Published(**data)
+    if not isinstance(file.sha256, str) or not isinstance(file.size, int):
+        raise TypeError("a file must tell its sha256 as a text and its size as a number")
+    return file

@@ -1,17 +1,19 @@
 """A published selection, on the Hub or in a folder → its tables, its claims and a Selection again. Only reads."""
 
 import logging
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from im_datasets.common.errors import HubError, OutputError, UntrustedError
-from im_datasets.common.untrusted import read_bytes
+from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
 from im_datasets.hub.manifest import Manifest
@@ -29,6 +31,9 @@ ATTEMPTS = 3
 INFOS = "dataset_infos.json"
 """Features and sizes as `datasets` wrote them in the past; it still reads them."""
 
+_TEXTS = (CARD, STANDALONE, INFOS)
+"""What `datasets` reads beside the files that the manifest names."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,11 +43,12 @@ class PublishedSelection:
 
     Attributes:
         name: What was asked for.
-        folder: Where its files lie on this machine.
+        folder: Where its files lie on this machine; ``file`` opens one.
         manifest: What it claims; None for a folder of ``mine``, which has no checksums.
         record: How the scores came about; None where that was not published.
         commit: The commit it was read at; None for a folder.
         is_from_cache: Whether the Hub could not be asked, so that this is what was last read from it here.
+        withheld: Path → why that file was not fetched.
     """
 
     name: str
@@ -51,6 +57,7 @@ class PublishedSelection:
     record: ScoringRecord | None
     commit: str | None = None
     is_from_cache: bool = False
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, target: str | Path, revision: str | None = None) -> Self:
@@ -64,11 +71,11 @@ class PublishedSelection:
             if not HUB_ID.fullmatch(str(target)):
                 raise HubError(f"no folder {target}, and that is no dataset id of the Hub either; check the name")
             return cls._on_hub(str(target), revision)
-        if (folder / MANIFEST).is_file():
-            manifest = _read_manifest(folder / MANIFEST)
+        if path := _file_in(folder, MANIFEST):
+            manifest = _read_manifest(path)
             return cls(folder.name, folder, manifest, manifest.record)
-        if (folder / RECORD).is_file():
-            return cls(folder.name, folder, None, ScoringRecord.load(folder / RECORD))
+        if path := _file_in(folder, RECORD):
+            return cls(folder.name, folder, None, ScoringRecord.load(path))
         raise HubError(f"{folder} holds neither {MANIFEST} nor {RECORD}; pass what push published or mine wrote")
 
     @classmethod
@@ -76,8 +83,8 @@ class PublishedSelection:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            head = _commit_of(repo_id, revision)
-            manifest_path, folder = _download(repo_id, revision, head)
+            head = _Head.of(repo_id, revision)
+            manifest_path, folder, withheld = _download(repo_id, revision, head)
         except LocalEntryNotFoundError as error:
             raise HubError(f"{repo_id} is not in the local cache, and the Hub cannot be reached; try again") from error
         except EntryNotFoundError as error:
@@ -88,13 +95,39 @@ class PublishedSelection:
         if head is None:
             logger.warning("the Hub cannot be reached: %s is read from the local cache at %s", repo_id, commit)
         manifest = _read_manifest(manifest_path)
-        return cls(repo_id, folder, manifest, manifest.record, commit, is_from_cache=head is None)
+        return cls(repo_id, folder, manifest, manifest.record, commit, is_from_cache=head is None, withheld=withheld)
 
     @property
     def card(self) -> str | None:
-        """The text of its card; None where there is none."""
-        path = self.folder / CARD
-        return path.read_bytes().decode("utf-8", errors="surrogateescape") if path.is_file() else None
+        """The text of its card; None where there is none.
+
+        Raises:
+            HubError: It leads out of the folder, or is larger than any card.
+        """
+        content = self.content(CARD)
+        return None if content is None else content.decode("utf-8", errors="surrogateescape")
+
+    def file(self, path: str) -> Path | None:
+        """One of its files on this machine; None where it is not there.
+
+        Raises:
+            HubError: It was not fetched, or leads out of the folder.
+        """
+        if path in self.withheld:
+            raise HubError(f"{path} {self.withheld[path]}")
+        return _file_in(self.folder, path)
+
+    def content(self, path: str) -> bytes | None:
+        """The content of one of its texts; None where it is not there.
+
+        Raises:
+            HubError: As ``file``, or it is larger than a text may be.
+        """
+        place = self.file(path)
+        try:
+            return read_bytes(place, path) if place else None
+        except UntrustedError as error:
+            raise HubError(str(error)) from error
 
     @cached_property
     def tables(self) -> dict[str, Dataset]:
@@ -111,9 +144,11 @@ class PublishedSelection:
 
     def _read(self, path: str) -> Dataset:
         try:
+            if (file := self.file(path)) is None:
+                raise HubError(f"{path} of {self.name} is missing")
             # Not by `load_dataset`, whose cache may hold an earlier state of the file.
-            return Dataset(pq.read_table(self.folder / safe_path(path)))
-        except (OSError, ValueError) as error:
+            return Dataset(pq.read_table(file))
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise HubError(f"{path} of {self.name} cannot be read as Parquet: {type(error).__name__}") from error
 
     @cached_property
@@ -169,29 +204,72 @@ def _read_manifest(path: Path) -> Manifest:
         raise HubError(str(error)) from error
 
 
+def _file_in(folder: Path, path: str) -> Path | None:
+    try:
+        return file_in(folder, path)
+    except UntrustedError as error:
+        raise HubError(str(error)) from error
+
+
 def _none_dropped(kept: Dataset) -> Dataset:
     """The dropped side of a selection without one."""
     added = Dataset.from_dict({REASON: [], DUPLICATE_OF: []}, features=DROP_FEATURES)
     return concatenate_datasets([kept.select([]), added], axis=1)
 
 
-def _commit_of(repo_id: str, revision: str | None) -> str | None:
-    """The commit that a branch, tag or commit stands for now; None where the Hub is out of reach."""
-    from huggingface_hub import HfApi
+@dataclass(frozen=True)
+class _Head:
+    """A commit as the Hub tells of it, before anything of it is fetched.
 
-    try:
-        info = try_again(lambda: HfApi().dataset_info(repo_id, revision=revision), repo_id, ATTEMPTS)
-    except client_errors() as error:
-        if is_out_of_reach(error):
-            return None
-        raise
-    return info.sha
+    Attributes:
+        commit: What the branch, tag or commit stands for now.
+        sizes: Path → bytes.
+    """
+
+    commit: str
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, repo_id: str, revision: str | None) -> "_Head | None":
+        """Ask the Hub; None where it is out of reach."""
+        from huggingface_hub import HfApi
+
+        try:
+            ask = partial(HfApi().dataset_info, repo_id, revision=revision, files_metadata=True)
+            info = try_again(ask, repo_id, ATTEMPTS)
+        except client_errors() as error:
+            if is_out_of_reach(error):
+                return None
+            raise
+        return cls(str(info.sha), {file.rfilename: file.size for file in info.siblings or () if file.size is not None})
+
+    def withheld(self, manifest: Manifest) -> dict[str, str]:
+        """The files that are not fetched, each with the reason."""
+        large = f"which is more than the {TEXT_BYTES:,} that such a file may have; it was not fetched"
+        reasons = {path: f"has {self.sizes.get(path, 0):,} bytes, {large}" for path in self.too_large(*_TEXTS)}
+        for path, claim in manifest.files.items():
+            size = self.sizes.get(path, claim.size)
+            if size != claim.size:
+                reasons[path] = f"has {size:,} bytes, claimed are {claim.size:,}; it was not fetched"
+        return reasons
+
+    def too_large(self, *paths: str) -> list[str]:
+        """Those that ought to be small and are not."""
+        return [path for path in paths if self.sizes.get(path, 0) > TEXT_BYTES]
 
 
-def _download(repo_id: str, revision: str | None, commit: str | None) -> tuple[Path, Path]:
-    """Fetch what is claimed and what `datasets` reads beside it: the manifest's path, and the folder of all."""
+def _download(repo_id: str, revision: str | None, head: _Head | None) -> tuple[Path, Path, dict[str, str]]:
+    """Fetch what is claimed and what `datasets` reads beside it.
+
+    Returns:
+        The manifest's path, the folder of all, and what was not fetched.
+    """
     from huggingface_hub import hf_hub_download, snapshot_download
 
+    commit = head.commit if head else None
+    if head and head.too_large(MANIFEST):
+        size = head.sizes[MANIFEST]
+        raise HubError(f"{MANIFEST} of {repo_id} has {size:,} bytes; more than {TEXT_BYTES:,} are not fetched")
     source: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "local_files_only": commit is None}
 
     def manifest_at(place: str | None) -> Path:
@@ -203,8 +281,10 @@ def _download(repo_id: str, revision: str | None, commit: str | None) -> tuple[P
     if commit is not None and path.parent.name != commit:
         path = manifest_at(commit)
     source |= {"revision": path.parent.name}
-    source |= {"allow_patterns": [CARD, STANDALONE, INFOS, MANIFEST, *_read_manifest(path).files]}
-    return path, Path(try_again(lambda: snapshot_download(**source), repo_id, ATTEMPTS))
+    manifest = _read_manifest(path)
+    withheld = head.withheld(manifest) if head else {}
+    source |= {"allow_patterns": [path for path in (MANIFEST, *_TEXTS, *manifest.files) if path not in withheld]}
+    return path, Path(try_again(lambda: snapshot_download(**source), repo_id, ATTEMPTS)), withheld
 
 
 def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:
@@ -214,18 +294,6 @@ def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:
         return scores
     lacking = [name for name in scores.column_names if name not in rows.column_names]
     return concatenate_datasets([rows, scores.select_columns(lacking)], axis=1) if lacking else rows
-
-
-def safe_path(path: str) -> str:
-    """A path that a manifest names, if it stays in the folder.
-
-    Raises:
-        HubError: It would lead elsewhere.
-    """
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in path or not path:
-        raise HubError(f"{MANIFEST} names the file {path!r}, which would lie outside of its folder")
-    return path
 
 
 def load_selection(repo_id: str | Path, revision: str | None = None) -> Selection:

@@ -37,7 +37,8 @@ def rewrite(folder, path, change):
     rows = Dataset(pq.read_table(folder / path))
     change(rows).to_parquet(folder / path)
     manifest = json.loads((folder / "instructmining.json").read_text())
-    manifest["files"][path]["sha256"] = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+    content = (folder / path).read_bytes()
+    manifest["files"][path].update(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
     (folder / "instructmining.json").write_text(json.dumps(manifest))
 
 

@@ -5,27 +5,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import yaml
-from datasets import Dataset, load_dataset_builder
-from datasets.exceptions import DatasetsError
+from datasets import Dataset
 from numpy.typing import NDArray
 
-from im_datasets.common.errors import HubError, ImDatasetsError, message_of
+from im_datasets.common.errors import HubError
 from im_datasets.common.untrusted import MESSAGE, shown
 from im_datasets.common.version import __version__
 from im_datasets.hub.card_merge import LICENCE, read_front_matter, split_card
-from im_datasets.hub.client import client_errors, is_out_of_reach, is_worth_retrying, try_again
 from im_datasets.hub.manifest import Manifest
-from im_datasets.hub.parquet_configs import IS_KEPT, SPLIT
-from im_datasets.hub.published import ATTEMPTS, PublishedSelection, safe_path
+from im_datasets.hub.parquet_configs import IS_KEPT
+from im_datasets.hub.published import PublishedSelection
 from im_datasets.report.card import Card, render_card
 from im_datasets.report.card_blocks import block_digests, find_blocks
 from im_datasets.report.card_facts import CardFacts, as_codes
-from im_datasets.report.configs import Config, Published
+from im_datasets.report.configs import Published
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.statistics import describe
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW
@@ -35,9 +31,6 @@ _SLACK = 1e-9
 
 _EDITABLE = ("language", "pretty_name", "task_categories")
 """Fields that a publisher may well correct later; that the licence is another one is a failure."""
-
-BROKEN = (ImDatasetsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
-"""What a check may run into when a stranger's claims are not what they should be."""
 
 
 class Outcome(StrEnum):
@@ -87,9 +80,15 @@ def check_files(published: PublishedSelection) -> Iterator[Check]:
         return
     wrong = []
     for path, claim in manifest.files.items():
-        local = published.folder / safe_path(path)
-        if not local.is_file():
+        try:
+            local = published.file(path)
+        except HubError as error:
+            wrong.append(str(error))
+            continue
+        if local is None:
             wrong.append(f"{path} is missing")
+        elif (size := local.stat().st_size) != claim.size:
+            wrong.append(f"{path} has {size:,} bytes, claimed are {claim.size:,}")
         elif Published.of_file(local).sha256 != claim.sha256:
             wrong.append(f"{path} has another sha256 than claimed")
     named = {path for config in manifest.configs.values() for path in config.files}
@@ -123,53 +122,6 @@ def check_counts(published: PublishedSelection) -> Iterator[Check]:
         wrong.append("the scores mark another number of rows as kept")
     counts = " and ".join(f"{size:,} {name}" for name, size in sizes.items())
     yield verdict("counts", wrong, f"{counts} rows, as claimed")
-
-
-def check_loading(published: PublishedSelection) -> Iterator[Check]:
-    """Whether ``load_dataset`` gives the rows that were checked here, whatever else the repository holds."""
-    manifest = published.manifest
-    if manifest is None:
-        return
-    wrong = []
-    try:
-        for number, (name, config) in enumerate(manifest.configs.items()):
-            wrong += _wrong_loading(published, name, config, is_default=number == 0)
-    except (*BROKEN, *client_errors(), DatasetsError, yaml.YAMLError) as error:
-        if is_out_of_reach(error) or is_worth_retrying(error) or isinstance(error, ConnectionError):
-            reason = f"what load_dataset gives: the Hub broke off ({type(error).__name__})"
-            yield Check("loading", Outcome.NOT_CHECKED, reason)
-            return
-        wrong.append(f"load_dataset cannot open it: {message_of(error, 300)}")
-    yield verdict("loading", wrong, f"load_dataset gives these rows: {', '.join(manifest.configs)}")
-
-
-def _wrong_loading(published: PublishedSelection, name: str, config: Config, *, is_default: bool) -> list[str]:
-    """What `datasets` makes of one config, by its own reading of the repository, that is not as claimed."""
-    on_hub = published.commit is not None and not published.is_from_cache
-    path = published.name if on_hub else str(published.folder.resolve())
-    # The default config is asked for without a name, as most people would.
-    request: dict[str, Any] = {"name": None if is_default else name, "revision": published.commit if on_hub else None}
-    # A cache of its own: a dataset that was prepared before would bring its own features and sizes.
-    with TemporaryDirectory(prefix="im-datasets-") as cache:
-        builder = try_again(lambda: load_dataset_builder(path, cache_dir=cache, **request), path, ATTEMPTS)
-    rows, info, base = published.tables[name], builder.info, builder.base_path.rstrip("/") + "/"
-    call = f"load_dataset({published.name!r}{'' if is_default else f', {name!r}'})"
-    data_files = (builder.config.data_files or {}).items()
-    files = {split: [file.removeprefix(base) for file in paths] for split, paths in data_files}
-    if builder.config.name != name or files != {SPLIT: config.files}:
-        shown = ", ".join(file for paths in files.values() for file in paths[:3])
-        return [f"{call} gives the config {builder.config.name!r} from {shown}, not {name!r} as claimed"]
-    wrong = [f"{call} reads {key}" for key in ("columns", "filters") if getattr(builder.config, key, None)]
-    if builder.name != "parquet":
-        wrong.append(f"{call} reads the files as {builder.name}, not as Parquet")
-    # By their Arrow types: features of the same columns may differ in what they say beside.
-    expected, schema = info.features and info.features.arrow_schema, rows.features.arrow_schema
-    if expected is not None and (expected.names, expected.types) != (schema.names, schema.types):
-        wrong.append(f"{call} gives other columns or types than the files hold")
-    sizes = {split: size.num_examples for split, size in (info.splits or {}).items()}
-    if sizes not in ({}, {SPLIT: len(rows)}):
-        wrong.append(f"{call} expects {sizes}, the files hold {len(rows)} rows")
-    return wrong
 
 
 def _numbers(rows: Dataset, column: str) -> NDArray[np.float64]:

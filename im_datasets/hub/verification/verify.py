@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from im_datasets.common.errors import ImDatasetsError, MissingExtraError, message_of
+from im_datasets.hub.client import is_of_the_hub, without_tokens
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import (
-    BROKEN,
     Check,
     Outcome,
     check_card,
     check_counts,
     check_cut,
     check_files,
-    check_loading,
     check_rule,
     check_statistics,
 )
+from im_datasets.hub.verification.loading import check_loading
 from im_datasets.hub.verification.rescoring import check_sample
 
 SAMPLE = 32
@@ -82,10 +83,9 @@ def _all_checks(published: PublishedSelection, sample: int, seed: int) -> Iterat
         reason = "the Hub cannot be reached, so this is the copy of it in the local cache; it may have moved on"
         yield Check("commit", Outcome.NOT_CHECKED, reason)
     yield from _guarded("files", check_files(published))
-    try:
-        _ = published.selection
-    except BROKEN as error:
-        yield Check("counts", Outcome.FAILED, f"the rows cannot be read: {error}")
+    unread = list(_guarded("counts", _read(published), "the rows cannot be read"))
+    if unread:
+        yield from unread
         return
     checks = {
         "counts": check_counts(published),
@@ -100,9 +100,29 @@ def _all_checks(published: PublishedSelection, sample: int, seed: int) -> Iterat
         yield from _guarded(name, check)
 
 
-def _guarded(name: str, check: Iterator[Check]) -> Iterator[Check]:
-    """What a check finds; one that breaks on what it finds has failed."""
+def _read(published: PublishedSelection) -> Iterator[Check]:
+    """Nothing where the rows can be read, which all other checks take."""
+    _ = published.selection
+    yield from ()
+
+
+def _guarded(
+    name: str, check: Iterator[Check], failure: str = "cannot be checked, something is not as it should be"
+) -> Iterator[Check]:
+    """What a check finds, and what becomes of one that breaks off, whatever it ran into.
+
+    Where the Hub refuses or breaks off, or something lacks here, nothing is known. Any other trouble comes of what is
+    checked, and so the check has failed.
+    """
     try:
         yield from check
-    except BROKEN as error:
-        yield Check(name, Outcome.FAILED, f"cannot be checked, something is not as it should be: {error!r}")
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # A library in Rust panics with a BaseException.
+    except BaseException as error:  # noqa: BLE001
+        if not is_of_the_hub(error) and not isinstance(error, (ImportError, MissingExtraError, MemoryError)):
+            trouble = str(error) if isinstance(error, ImDatasetsError) else f"{type(error).__name__}: {error}"
+            yield Check(name, Outcome.FAILED, f"{failure}: {trouble}")
+        else:
+            trouble = message_of(error, 300)
+            yield Check(name, Outcome.NOT_CHECKED, f"could not be checked: {without_tokens(trouble)}")

@@ -243,6 +243,9 @@ class _Session:
     def info(self, query: dict[str, str], kind: str, name: str, revision: str = "main") -> Answer:
         repo = self.repo(kind, name)
         commit = repo.commit_at(revision or "main")
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in commit.files]
+        if query.get("blobs"):
+            siblings = [{"rfilename": path, "size": len(file.content)} for path, file in commit.files.items()]
         return _json(
             {
                 "id": repo.name,
@@ -255,7 +258,7 @@ class _Session:
                 "tags": [],
                 "lastModified": LONG_AGO,
                 "createdAt": LONG_AGO,
-                "siblings": [{"rfilename": path} for path in commit.files],
+                "siblings": siblings,
             }
         )
 
