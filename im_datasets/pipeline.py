@@ -195,7 +195,7 @@ def mine_files(
         request = rows.digest(asdict(selection), weights, license or None, as_codes(language))
         if (result := _finished(folder, request, overwrite=run.overwrite)) is not None:
             drop_unfinished(folder, request)
-            return result
+            return _handed_over(result, rows.source)
         scored = rows.score(unfinished_folder(folder), request, run)
         note_result(folder, request)
         mined = _select(scored, folder, selection, embedder, license, language)
@@ -203,7 +203,12 @@ def mine_files(
         # Rows mapped from the unfinished work would be gone for whoever opens them again, as the workers of map do.
         sides, unfinished = (mined.selection.kept, mined.selection.dropped), unfinished_folder(folder)
         is_mapped = any(unfinished in Path(file["filename"]).parents for side in sides for file in side.cache_files)
-        return replace(mined, selection=load_result(folder)) if is_mapped else mined
+        return _handed_over(replace(mined, selection=load_result(folder)) if is_mapped else mined, rows.source)
+
+
+def _handed_over(mined: Mined, source: Source) -> Mined:
+    """With what the user gave whole, so that files in it may be published where rows name them."""
+    return replace(mined, selection=replace(mined.selection, media_from=source.media_from))
 
 
 def score_files(scoring: ScoringRequest, out: str | Path, run: RunRequest) -> ScoredFiles:

@@ -146,6 +146,8 @@ def push(
     include_scores: bool = False,
     scores_only: bool = False,
     with_report: bool = False,
+    media_from: str | None = None,
+    drop_media: bool = False,
     collection: Annotated[str | None, Parameter(metavar="SLUG")] = None,
     tag: list[str] | None = None,
     task_category: list[str] | None = None,
@@ -169,6 +171,8 @@ def push(
         include_scores: Publish the scores of all rows as config 'scores'.
         scores_only: Publish no texts, only row numbers and scores.
         with_report: Publish report.html, which shows rows of both sides.
+        media_from: Publish files of this folder, or of owner/name@commit, where rows name them without their bytes.
+        drop_media: Leave out images, sounds and the like whose bytes are neither in the rows nor in --media-from.
         collection: Add the dataset to this collection.
         tag: Tag of the card; repeatable.
         task_category: Task as the Hub names it, such as text-generation; repeatable.
@@ -195,6 +199,8 @@ def push(
         include_scores=include_scores,
         scores_only=scores_only,
         report=with_report,
+        media_from=media_from,
+        drop_media=drop_media,
         collection=collection,
         tags=tag or (),
         task_categories=task_category or (),

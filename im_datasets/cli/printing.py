@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from im_datasets.common.untrusted import HIDDEN, show_controls, shown
-from im_datasets.data.arrow import read_column
+from im_datasets.data.arrow import read_column, undecoded
 from im_datasets.data.columns import Columns
 from im_datasets.pipeline import Mined
 from im_datasets.report.formatting import shortfall
@@ -78,6 +78,8 @@ def print_summary(summary: dict[str, Any]) -> None:
 def print_pushed(pushed: "Pushed") -> None:
     """Print what became of a push."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    if pushed.dropped_media:
+        console.print(Text(f"Left out {pushed.dropped_media:,} images, sounds or the like: nobody handed them over."))
     for change in pushed.changes:
         if pushed.dry_run or change.action != "keep":
             console.print(Text(f"  {change.action:7} {change.size:>12,}  {shown(change.path)}"))
@@ -124,7 +126,8 @@ def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[st
         order = scored[np.argsort(ranks[scored] if best else -ranks[scored])[:SHOWN]]
         ends += [(int(ranks[row]), number, int(row)) for row in order]
     ends.sort(reverse=not best)
-    return [_row(sides[number][row], columns) for _, number, row in ends[:SHOWN]]
+    read = [undecoded(side) for side in sides]
+    return [_row(read[number][row], columns) for _, number, row in ends[:SHOWN]]
 
 
 def _row(row: dict[str, Any], columns: Columns) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""Rows picked from a dataset by their numbers → the same rows laid out on disk, to be written as they lie.
+"""Rows of a dataset as they lie in Arrow: picked by their numbers, laid out on disk, media left undecoded.
 
 A dataset that was selected from another reads each row as a slice of its own: a tenth of a millisecond and some
 kilobytes for each that is written at a time. Here a block of rows is taken from each Arrow batch at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Features, IterableDataset, Json, LargeList, List
+from datasets.arrow_writer import get_writer_batch_size_from_data_size, get_writer_batch_size_from_features
+from datasets.features.features import generate_from_arrow_type
 from numpy.typing import NDArray
 
 BLOCK_BYTES = 32 * 2**20
@@ -64,6 +67,7 @@ def _taken(batches: list[pa.RecordBatch], rows: NDArray[np.uint64]) -> pa.Table:
 
 
 RowNumbers = NDArray[np.int64]
+Rows = TypeVar("Rows", Dataset, IterableDataset)
 
 
 def read_column(ds: Dataset, name: str) -> pa.ChunkedArray:
@@ -95,3 +99,80 @@ def in_order(ds: Dataset) -> Dataset:
 
 def _same(table: pa.Table) -> pa.Table:
     return table
+
+
+def write_parquet(rows: Dataset, path: Path) -> int:
+    """``rows.to_parquet(path)``, which would ask for the size of every file and address that a row names.
+
+    Returns:
+        Bytes of the rows in memory.
+    """
+    group = get_writer_batch_size_from_features(rows.features)
+    group = group or get_writer_batch_size_from_data_size(len(rows), undecoded(rows)._estimate_nbytes())
+    size: int = rows.to_parquet(path, batch_size=group)
+    return size
+
+
+def is_media(feature: Any) -> bool:
+    """Whether a feature is of images, sounds or the like: of bytes, or the path or address of a file, to be decoded."""
+    return hasattr(feature, "decode_example") and not isinstance(feature, Json)
+
+
+def media_columns(features: Features, names: Iterable[str]) -> list[str]:
+    """Those of the columns that hold nothing but media, one or a list of them in each row."""
+
+    def innermost(feature: Any) -> Any:
+        return innermost(feature.feature) if isinstance(feature, List | LargeList) else feature
+
+    return [name for name in names if name in features and is_media(innermost(features[name]))]
+
+
+def undecoded(rows: Rows) -> Rows:
+    """The same rows, to be read: media are what is stored of them, their bytes and path, and no file is opened.
+
+    A row may come from anybody, and so may name any file or address. `datasets` opens it when such a row is read.
+    A stream still calls them media, as far as its features are known.
+
+    Example:
+        >>> from datasets import Image
+        >>> rows = Dataset.from_dict({"image": ["/dev/null"]}, features=Features({"image": Image()}))
+        >>> undecoded(rows)[0]
+        {'image': {'bytes': None, 'path': '/dev/null'}}
+    """
+    if isinstance(rows, Dataset):
+        return with_features(rows.with_format(None), stored(rows.features))
+    has_media = bool(rows.features) and stored(rows.features) != rows.features
+    return rows.decode(False) if has_media else rows
+
+
+def with_features(ds: Dataset, features: Features) -> Dataset:
+    """The same rows by other features of the same storage."""
+    if features == ds.features:
+        return ds
+    info = ds.info.copy()
+    info.features = features
+    # The old features in the table's metadata would contradict these.
+    table = ds.data.replace_schema_metadata(None)
+    fingerprint = sha256(f"{features} {ds._fingerprint}".encode()).hexdigest()[:16]
+    return Dataset(table, info=info, split=ds.split, indices_table=ds._indices, fingerprint=fingerprint)
+
+
+def stored(features: Features) -> Features:
+    """The features of what is stored: plain bytes and paths in the place of media.
+
+    Example:
+        >>> from datasets import Audio
+        >>> stored(Features({"sound": Audio()}))
+        {'sound': {'bytes': Value('binary'), 'path': Value('string')}}
+    """
+
+    def plain(feature: Any) -> Any:
+        if isinstance(feature, dict):
+            return {name: plain(inner) for name, inner in feature.items()}
+        if isinstance(feature, List):
+            return List(plain(feature.feature), length=feature.length)
+        if isinstance(feature, LargeList):
+            return LargeList(plain(feature.feature))
+        return generate_from_arrow_type(feature()) if is_media(feature) else feature
+
+    return Features(plain(features))

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from im_datasets.common.errors import ColumnsError
+from im_datasets.data.arrow import media_columns, undecoded
 from im_datasets.data.columns import SOURCE_ROW, TURN, Columns
 from im_datasets.data.conversations import ROLES
 from im_datasets.data.layouts import is_message_tree
@@ -48,9 +49,25 @@ def prepare(dataset: Dataset, columns: Columns | None = None, *, every_turn: boo
     if columns is None and is_message_tree(dataset.column_names):
         return threads(dataset)
     columns = columns or Columns.detect(dataset.column_names)
-    columns.require(dataset.column_names)
-    columns.check_instruction(dataset.select_columns([*columns.mapping.values()])[:CHECKED])
+    columns.check_instruction(read_texts(dataset, columns)[:CHECKED])
     return expand_turns(dataset, columns) if every_turn else (dataset, columns)
+
+
+def read_texts(dataset: Dataset, columns: Columns) -> Dataset:
+    """The columns of instruction and response alone, to be read: no image or sound among their turns is opened.
+
+    Raises:
+        ColumnsError: One is missing, or holds images, sounds or the like instead of texts.
+    """
+    columns.require(dataset.column_names)
+    names = list(dict.fromkeys(columns.mapping.values()))
+    if media := media_columns(dataset.features, names):
+        kind = str(dataset.features[media[0]])
+        raise ColumnsError(
+            f"column {media[0]!r} holds {kind}, not text; name columns of text, as in --columns "
+            "instruction=question,response=answer or Columns(instruction='question', response='answer')"
+        )
+    return undecoded(dataset.select_columns(names))
 
 
 def expand_turns(dataset: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
@@ -71,7 +88,7 @@ def expand_turns(dataset: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
         raise ColumnsError(f"the dataset has a column {TURN!r}: its turns are expanded already; use it as it is")
     # Of 8 bytes each: there may be many millions.
     rows, turns = array("q"), array("q")
-    batches = dataset.select_columns([*columns.mapping.values()]).iter(batch_size=1000)
+    batches = read_texts(dataset, columns).iter(batch_size=1000)
     conversations = (conversation for batch in batches for conversation in columns.conversations(batch))
     for row, conversation in enumerate(conversations):
         count = max(1, len(answer_places(conversation)))
@@ -106,6 +123,7 @@ def threads(dataset: Dataset) -> tuple[Dataset, Columns]:
 
 
 def _thread_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    dataset = undecoded(dataset)
     names = _tree_names(dataset)
     ids, parents, texts, roles = (list(dataset[name]) for name in names)
     places = {message: row for row, message in enumerate(ids)}

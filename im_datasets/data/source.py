@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError, message_of
+from im_datasets.data.arrow import stored, undecoded, with_features
 from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
 from im_datasets.data.request import SourceRequest
 
@@ -38,11 +39,14 @@ class Source:
             ``fingerprint`` (of the contents), ``files`` (names), ``rows``, ``limit`` and ``seed``.
         parquet: Paths, or ``hf://`` addresses at their commit, of the Parquet files whose rows, one after another,
             begin with the dataset's; empty where there are none.
+        media_from: What was handed over whole, a local folder or ``owner/name@commit`` of the Hub: files in it may be
+            published where a row names them. None for a single file: who gives one does not give its whole folder.
     """
 
     dataset: Dataset
     info: dict[str, Any]
     parquet: tuple[str, ...] = ()
+    media_from: str | None = None
 
 
 def load_source(
@@ -117,7 +121,10 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     # Rows drawn at random are not those with which the files begin.
     if limit is not None and seed is not None:
         parquet = ()
-    return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet)
+    media_from = str(folder.resolve()) if folder.is_dir() else None
+    if info["kind"] == "hub":
+        media_from = f"{text}@{info['revision']}" if info["revision"] else None
+    return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet, media_from)
 
 
 def _from_files(
@@ -224,8 +231,11 @@ def _take(rows: Dataset | IterableDataset, limit: int | None, seed: int | None) 
         return rows.select(sorted(Random(seed).sample(range(len(rows)), limit)))  # noqa: S311 - a sample, no secret
     if limit is not None:
         rows = (rows if seed is None else rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)).take(limit)
+    features = rows.features
     try:
-        return Dataset.from_generator(_iterate, gen_kwargs={"rows": rows}, features=rows.features)
+        stream = {"rows": undecoded(rows)}
+        taken = Dataset.from_generator(_iterate, gen_kwargs=stream, features=features and stored(features))
+        return with_features(taken, features) if features else taken
     except (DatasetsError, OSError, ValueError) as error:
         raise SourceError(f"the stream broke off: {one_line(error)}; try again without streaming") from error
 

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetInfo, Features, SplitDict, SplitInfo, Value, concatenate_datasets
 
 from im_datasets.common.errors import HubError
-from im_datasets.data.arrow import laid_out, read_column
+from im_datasets.data.arrow import laid_out, read_column, undecoded, write_parquet
 from im_datasets.data.columns import SOURCE_ROW, TURN
+from im_datasets.hub.media import MediaFiles, check_media, with_media
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LOG_LOSS
@@ -37,12 +37,14 @@ class DataFiles:
         configs: Config name → rows, columns and files; the first is the default.
         files: Path in the folder → sha256 and size.
         infos: Config name → what the front matter says of it.
+        dropped_media: Images, sounds and the like that were left out, as files that nobody handed over.
     """
 
     folder: Path
     configs: dict[str, Config]
     files: dict[str, Published]
     infos: dict[str, DatasetInfo]
+    dropped_media: int = 0
 
 
 def write_data_files(
@@ -53,6 +55,8 @@ def write_data_files(
     include_dropped: bool = False,
     include_scores: bool = False,
     scores_only: bool = False,
+    media_from: str | Path | None = None,
+    drop_media: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> DataFiles:
     """Write the configs of a selection: ``kept``, and if asked ``dropped`` and ``scores``.
@@ -64,10 +68,13 @@ def write_data_files(
         include_dropped: Whether there is a config ``dropped``.
         include_scores: Whether there is a config ``scores``.
         scores_only: Whether there is no other.
+        media_from: Whose files may be read where a row names one; None is what the selection knows to be handed over.
+        drop_media: Whether others are left out.
         shard_bytes: Rough size of a shard at most.
 
     Raises:
-        HubError: ``columns`` is neither of the two, nothing would be written, or two rows have one number.
+        HubError: ``columns`` is neither of the two, nothing would be written, two rows have one number, or a row
+            names a file that nobody handed over.
     """
     if columns not in _COLUMN_CHOICES:
         raise HubError(f"columns={columns!r}; it must be one of {', '.join(_COLUMN_CHOICES)}")
@@ -87,9 +94,12 @@ def write_data_files(
         configs["dropped"] = _without(selection.dropped, added)
     if include_scores or scores_only:
         configs["scores"] = scores_table(selection)
-    data = DataFiles(folder, {}, {}, {})
+    media = MediaFiles.of(selection.media_from if media_from is None else media_from)
+    data = DataFiles(folder, {}, {}, {}, check_media(configs, media, drop=drop_media))
     for name, rows in configs.items():
-        _write_config(data, name, rows, shard_bytes)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        with with_media(rows.with_format(None), media, folder) as whole:
+            _write_config(data, name, whole, shard_bytes)
     return data
 
 
@@ -135,14 +145,12 @@ def _without(rows: Dataset, names: list[str]) -> Dataset:
 
 
 def _write_config(data: DataFiles, name: str, rows: Dataset, shard_bytes: int) -> None:
-    rows = _with_its_media(rows.with_format(None))
-    shards = max(1, min(len(rows), -(-int(rows._estimate_nbytes()) // shard_bytes)))
-    (data.folder / name).mkdir(parents=True, exist_ok=True)
+    shards = max(1, min(len(rows), -(-int(undecoded(rows)._estimate_nbytes()) // shard_bytes)))
     paths, size = [], 0
     with laid_out(rows, data.folder) as contiguous:
         for shard in range(shards):
             path = f"{name}/{SPLIT}-{shard:05d}-of-{shards:05d}.parquet"
-            size += contiguous.shard(shards, shard, contiguous=True).to_parquet(data.folder / path)
+            size += write_parquet(contiguous.shard(shards, shard, contiguous=True), data.folder / path)
             data.files[path] = Published.of_file(data.folder / path)
             paths.append(path)
     data.configs[name] = Config(len(rows), list(rows.column_names), paths)
@@ -153,14 +161,3 @@ def _write_config(data: DataFiles, name: str, rows: Dataset, shard_bytes: int) -
         download_size=sum(data.files[path].size for path in paths),
         dataset_size=size,
     )
-
-
-def _with_its_media(rows: Dataset) -> Dataset:
-    """Rows whose images and sounds are inside, not paths of this machine."""
-    from datasets.features.features import require_storage_embed
-    from datasets.table import embed_table_storage
-
-    if not any(require_storage_embed(feature) for feature in rows.features.values()):
-        return rows
-    embedded: Any = rows.with_format("arrow").map(embed_table_storage, batched=True, features=rows.features)
-    return embedded.with_format(None)

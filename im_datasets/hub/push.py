@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
+from pathlib import Path
 
 from im_datasets.common.errors import HubError
 from im_datasets.common.storage import temporary_folder
@@ -40,6 +41,7 @@ class Pushed:
         secrets: Rows that look as if they held a secret, where they were made public.
         dry_run: Whether nothing was sent.
         new_branch: Whether the branch was, or would have been, made.
+        dropped_media: Images, sounds and the like that were left out, as ``drop_media`` asks.
     """
 
     repo_id: str
@@ -53,6 +55,7 @@ class Pushed:
     secrets: list[Finding] = field(default_factory=list)
     dry_run: bool = False
     new_branch: bool = False
+    dropped_media: int = 0
 
 
 def push_selected(
@@ -74,6 +77,8 @@ def push_selected(
     include_scores: bool = False,
     scores_only: bool = False,
     report: bool = False,
+    media_from: str | Path | None = None,
+    drop_media: bool = False,
     collection: str | None = None,
     record: ScoringRecord | None = None,
     card: str | None = None,
@@ -106,6 +111,10 @@ def push_selected(
         scores_only: Whether that is the only config, for rows that may not be passed on.
         report: Whether to publish ``report.html`` too, which shows rows of both sides; with ``scores_only`` it must
             be left out. It is made anew, since the one that ``mine`` wrote names this machine's paths.
+        media_from: Whose files may be published where a row names an image, sound or the like without its bytes: a
+            folder, or ``owner/name@commit`` of a dataset on the Hub. None is what was handed to ``mine`` in this
+            process. A row that names any other file or address is refused, as it may come from a stranger.
+        drop_media: Whether such media are left out, as nulls, instead.
         collection: Slug of a collection to add the dataset to.
         record: How the scores came about; None takes the selection's own. Without one the card says so.
         card: Text of a card of the rows to start from, such as ``mine`` wrote: licence, languages and title are taken
@@ -152,7 +161,8 @@ def push_selected(
             with explained(f"collection {collection}"):
                 try_again(lambda: repository.api.get_collection(collection), collection)
         options = {"include_dropped": include_dropped, "include_scores": include_scores, "scores_only": scores_only}
-        data = write_data_files(selection, folder, columns=columns, **options)
+        options |= {"drop_media": drop_media}
+        data = write_data_files(selection, folder, columns=columns, media_from=media_from, **options)
         branch = None if repository.revision == "main" else repository.revision
         facts = replace(facts, repo_id=repository.repo_id, revision=branch)
         publication = Publication(selection, data, columns, facts, card, overwrite)
@@ -164,7 +174,7 @@ def push_selected(
             announce=lambda plan: secrets.extend(_warn_of_secrets(publication, plan, private)),
             dry_run=dry_run,
         )
-        pushed = _pushed(repository, commit, secrets, dry_run=dry_run)
+        pushed = replace(_pushed(repository, commit, secrets, dry_run=dry_run), dropped_media=data.dropped_media)
         if collection and not dry_run:
             _add_to_collection(repository, collection, pushed)
     return pushed

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from im_datasets.common.storage import write_text
 from im_datasets.common.untrusted import shown
-from im_datasets.data.arrow import read_column
+from im_datasets.data.arrow import read_column, undecoded
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report import figures, plot_style
 from im_datasets.report.formatting import (
@@ -298,8 +298,8 @@ def _side(
     indices = sorted(places)
     if not indices:
         return
-    # The only texts that are read: those of the rows shown.
-    batch = rows.select(indices)[:]
+    # The only texts that are read: those of the rows shown. No image that a row names is opened.
+    batch = undecoded(rows.select(indices))[:]
     pairs = record.columns.pairs(batch)
     measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
     for i, index in enumerate(indices):

@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import OutputError
 from im_datasets.common.storage import clear_killed_in, peak_memory_bytes, write_bytes, write_text
-from im_datasets.data.arrow import laid_out
+from im_datasets.data.arrow import laid_out, write_parquet
 from im_datasets.report import figures, plot_style
 from im_datasets.report.card import CARD as CARD
 from im_datasets.report.card import FIGURE, PANELS, mined_configs, render_card
@@ -127,7 +127,7 @@ def write_result(
     clock = perf_counter()
     for rows, name in ((selection.kept, KEPT), (selection.dropped, DROPPED)):
         with laid_out(rows, folder) as ordered:
-            ordered.to_parquet(folder / name)
+            write_parquet(ordered, folder / name)
     written = perf_counter()
     write_report(selection, record, folder / REPORT)
     write_card(selection, record, folder, CardFacts.of(license, language))

@@ -17,6 +17,7 @@ from datasets.fingerprint import Hasher
 from im_datasets.common.errors import SourceError
 from im_datasets.common.storage import temporary_folder
 from im_datasets.data.columns import Columns
+from im_datasets.data.prepare import read_texts
 from im_datasets.indicators import MTLD, KNNDistance, Length, Similarity
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.search import check_room
@@ -98,7 +99,7 @@ def score(
         The scored dataset and its record.
 
     Raises:
-        ColumnsError: Instruction and response cannot be told from the column names.
+        ColumnsError: Instruction and response cannot be told from the column names, or are no columns of text.
         RuleError: The rule is unknown, or needs a column that no indicator here writes.
         SourceError: The dataset has no rows.
         OutputError: The folder cannot be written, is in use, or holds work of another request; or the cache folder,
@@ -108,7 +109,7 @@ def score(
     if not len(dataset):
         raise SourceError("the dataset has no rows")
     mapping = columns or Columns.detect(dataset.column_names)
-    mapping.require(dataset.column_names)
+    read_texts(dataset, mapping)
     mining = InstructMining(
         rule, indicators=with_description(rule, indicators) if describe else indicators, columns=mapping
     )

@@ -18,6 +18,7 @@ from im_datasets.common.storage import (
     write_text,
     written_whole,
 )
+from im_datasets.data.arrow import write_parquet
 from im_datasets.data.files import one_line
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import RECORD, ScoringRecord, check_replaceable
@@ -182,13 +183,13 @@ def write_scored(dataset: Dataset, record: ScoringRecord, out: Path) -> None:
             aside.mkdir()
             for number, name in enumerate(_file_names(-(-len(dataset) // FILE_ROWS))):
                 rows = range(number * FILE_ROWS, min((number + 1) * FILE_ROWS, len(dataset)))
-                dataset.select(rows).to_parquet(aside / name)
+                write_parquet(dataset.select(rows), aside / name)
             (aside / RECORD).write_text(record.to_json(), encoding="utf-8")
         return
     ready = unfinished_folder(out) / "file"
     with output_errors(ready), written_whole(ready) as aside:
         aside.mkdir()
-        dataset.to_parquet(aside / out.name)
+        write_parquet(dataset, aside / out.name)
     with output_errors(out):
         # Two names cannot change at once: in between stands a record that fits no rows, which nobody reads and the
         # same request replaces.

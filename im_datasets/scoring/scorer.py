@@ -19,6 +19,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from im_datasets.common.version import __version__
+from im_datasets.data.arrow import undecoded
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
@@ -92,7 +93,8 @@ class ShardScorer:
             ImDatasetsError: An indicator refused the rows or its settings.
         """
         work = _Work(self, start, rows.num_rows, listener)
-        dataset = Dataset(rows)
+        # Messages may hold images: what is stored of them is all that is looked at.
+        dataset = undecoded(Dataset(rows))
         for first in range(0, rows.num_rows, self.chunk_rows):
             with work.clock("read"):
                 pairs = self.columns.pairs(dataset[first : first + self.chunk_rows])

@@ -19,7 +19,7 @@ from datasets import Dataset
 from im_datasets.common.errors import ColumnsError, SelectionError, SourceError
 from im_datasets.data.columns import Columns
 from im_datasets.data.layouts import NAMES
-from im_datasets.data.prepare import prepare
+from im_datasets.data.prepare import prepare, read_texts
 from im_datasets.data.source import load_source
 
 GRAM = 8
@@ -212,7 +212,7 @@ def evaluation_texts(data: str) -> list[str]:
         rows, columns = prepare(rows)
     except ColumnsError:
         rows, columns = _without_responses(rows, data)
-    batches = rows.select_columns(list(columns.mapping.values())).iter(batch_size=1000)
+    batches = read_texts(rows, columns).iter(batch_size=1000)
     read = [columns.questions(_first_turns(batch, columns.instruction)) for batch in batches]
     reasons = [reason for pairs in read for reason in pairs.reasons]
     if unread := [row for row, reason in enumerate(reasons) if reason]:

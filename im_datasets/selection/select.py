@@ -49,6 +49,9 @@ class Selection:
         cut: The log loss of the worst kept row; None when nothing is kept.
         reasons: Drop reason → number of rows, most frequent first.
         record: How the scores came about, as ``mine`` and ``load_selection`` have it; None where there is no record.
+        media_from: Whose files the rows may name, as ``push_selected`` takes it: the folder or the Hub dataset that was
+            handed to ``mine`` in this process; None where that is not known. It is never written down: whoever wrote
+            the rows could name a folder of yours.
     """
 
     kept: Dataset
@@ -57,6 +60,7 @@ class Selection:
     cut: float | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     record: ScoringRecord | None = None
+    media_from: str | None = field(default=None, compare=False, repr=False)
 
 
 def select(

@@ -16,6 +16,7 @@ from im_datasets.common.errors import SelectionError
 from im_datasets.data.arrow import RowNumbers, read_column
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
+from im_datasets.data.prepare import read_texts
 from im_datasets.selection.contamination import EvaluationIndex
 from im_datasets.selection.duplicates import Block, KeptVectors, TextEmbedder
 
@@ -85,13 +86,12 @@ class Texts:
         columns: Where instruction and response stand.
 
     Raises:
-        ColumnsError: One of these columns is missing.
+        ColumnsError: One of these columns is missing, or holds no text.
     """
 
     def __init__(self, ds: Dataset, columns: Columns) -> None:
-        columns.require(ds.column_names)
         self._columns = columns
-        self._ds = ds.with_format(None).select_columns(list(dict.fromkeys(columns.mapping.values())))
+        self._ds = read_texts(ds, columns)
 
     def read(self, rows: RowNumbers) -> Pairs:
         """The pairs of these rows."""

@@ -70,7 +70,7 @@ def test_images_lie_inside_the_shards_and_name_no_path(tmp_path):
     selection = make_selection(1, 1, unscorable=0, duplicates=0)
     pictures = Dataset.from_dict({"image": [str(tmp_path / "secret-folder-name.png")]}).cast_column("image", Image())
     kept = concatenate_datasets([pictures, selection.kept], axis=1)
-    parts = write_data_files(replace(selection, kept=kept), tmp_path / "out")
+    parts = write_data_files(replace(selection, kept=kept), tmp_path / "out", media_from=tmp_path)
     content = (tmp_path / "out" / parts.configs["kept"].files[0]).read_bytes()
     assert str(tmp_path).encode() not in content
     assert Dataset.from_parquet(str(tmp_path / "out" / parts.configs["kept"].files[0]))[0]["image"].size == (2, 2)

@@ -17,7 +17,7 @@ from im_datasets.calibration.experiments.pool import named_sources
 from im_datasets.common.errors import CalibrationError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
-from im_datasets.data.prepare import prepare
+from im_datasets.data.prepare import prepare, read_texts
 from im_datasets.data.source import load_source
 from im_datasets.indicators.likelihood.indicator import likelihood_runner
 from im_datasets.models.checkpoints import Loaded
@@ -80,7 +80,7 @@ def load_evaluation(data: str, *, limit: int | None = None, columns: Columns | N
     """
     ((name, place),) = named_sources([data]).items()
     dataset, mapping = prepare(load_source(place, limit=limit, seed=None if limit is None else 0).dataset, columns)
-    pairs = mapping.pairs(dataset[:])
+    pairs = mapping.pairs(read_texts(dataset, mapping)[:])
     rows, scorable = pairs.scorable()
     if not rows:
         raise CalibrationError(f"no example of {place} has an instruction and a reference response")

@@ -20,7 +20,7 @@ from im_datasets.common.storage import written_whole
 from im_datasets.common.version import __version__
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
-from im_datasets.data.prepare import prepare
+from im_datasets.data.prepare import prepare, read_texts
 from im_datasets.data.source import load_source
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
@@ -88,7 +88,7 @@ class Pool:
         responses = [""] * len(rows)
         for number, origin in enumerate(self.origins):
             places = np.flatnonzero(self.origin[rows] == number)
-            texts = origin.dataset.select_columns(list(origin.columns.mapping.values()))
+            texts = read_texts(origin.dataset, origin.columns)
             pairs = origin.columns.pairs(texts.select(self.row[rows[places]])[:])
             for place, context, response in zip(places.tolist(), pairs.contexts, pairs.responses, strict=True):
                 contexts[place], responses[place] = context, response

@@ -14,6 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError
+from im_datasets.data.arrow import undecoded
 from im_datasets.data.pairs import Pairs
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
@@ -106,7 +107,7 @@ def _with_texts(published: PublishedSelection, record: ScoringRecord) -> Dataset
     if not sides:
         return None
     shared = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
-    return concatenate_datasets([side.select_columns(shared) for side in sides])
+    return undecoded(concatenate_datasets([side.select_columns(shared) for side in sides]))
 
 
 def _read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:

@@ -212,7 +212,9 @@ class KNNDistance(Indicator):
 
     def _scorable(self, dataset: "Dataset | IterableDataset", batch_size: int) -> Iterator[tuple[list[str], list[str]]]:
         """Instructions and responses of the rows that can be scored, batch by batch."""
-        for batch in dataset.iter(batch_size):
+        from im_datasets.data.arrow import undecoded
+
+        for batch in undecoded(dataset).iter(batch_size):
             rows, scorable = (self.columns or Columns.detect(list(batch))).pairs(batch).scorable()
             if rows:
                 yield scorable.instructions, scorable.responses
