@@ -18,6 +18,7 @@ OF_THE_PROJECT = {
     "wheel": "what is installed",
     "hub/attacks/media": "files and addresses that rows name",
     "cli/hf_extension": "the command as an extension of hf",
+    "hub/attacks/kills": "mine, score and push, killed at any step",
     "indicators/contract": "what every indicator owes",
     "indicators/resume": "killed runs of indicators with a model",
     "rules/published_rules": "the shipped rules as they came from their papers",
