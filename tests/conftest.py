@@ -126,6 +126,20 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests: playwright starts once in a process."""
+    from browser import CHROMIUM, FLAGS
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """The Hub of this machine, emptied; the real client may ask it, logged in as ``me``."""

@@ -104,7 +104,10 @@ def _response(turn: Turn) -> str:
     return text
 
 
-_MEDIA = re.compile(r"(?:\A|[.?!。？！])\s*<(?:image|audio|video)>|^\s*<(?:image|audio|video)>\s*$", re.I | re.M)
+# Blank within the line only: over several lines, n blank ones would take n² steps.
+_MEDIA = re.compile(
+    r"(?:\A|[.?!。？！])\s*<(?:image|audio|video)>|^[^\S\n]*<(?:image|audio|video)>[^\S\n]*$", re.I | re.M
+)
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 # Alpaca has <nooutput> for responses, beside its <noinput>.
 _NO_OUTPUT = re.compile(r"<\s*no\s*(?:out|in)put\s*>\.?", re.I)

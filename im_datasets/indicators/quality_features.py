@@ -14,7 +14,8 @@ from typing import NamedTuple
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+(?:['’][^\W\d_]+)?"
 )
-_SENTENCE_END = re.compile(r"[.!?。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]|\n+")
+# In every pattern a run of characters is entered at its beginning only: of n stops or blank lines it takes n steps.
+_SENTENCE_END = re.compile(r"(?<![.!?。！？])[.!?。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]|\n+")
 _LOWER_AFTER_STOP = re.compile(r"(?<![.\d\s][a-zA-Z])[.!?][\"'”’)]? +(?=[a-z])")
 _STOP_INSIDE = re.compile(r"[.!?][\"'”’)]*\s+(?=\S)|[。！？](?=.)")
 _CAPITAL_INSIDE = re.compile(
@@ -67,7 +68,8 @@ _ASKS_FOR = (
     ),
 )
 """What a question asks for: a list, a name, a number, a choice, code."""
-_BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.):])\s*\S", re.MULTILINE)
+# Where a line is no item the match is the blank before it, so that no later line of a blank run is tried.
+_BULLET = re.compile(r"^\s*((?:[-*•–]|\d{1,2}[.):])\s*\S)?", re.MULTILINE)
 _COMMA = re.compile("[,、;]")
 _DIGIT = re.compile(r"\d")
 _NAME = re.compile(r"(?<![.!?:\n] )(?<!^)\b[A-Z][\w'’]*", re.MULTILINE)
@@ -252,7 +254,7 @@ def _form(text: str) -> tuple[float, ...]:
     words = text.split()
     lines = sum(bool(line.strip()) for line in text.splitlines())
     return (
-        _share(len(_BULLET.findall(text)), lines),
+        _share(sum(map(bool, _BULLET.findall(text))), lines),
         min(1.0, _share(len(_COMMA.findall(text)), len(words))),
         _share(sum(bool(_DIGIT.search(word)) for word in words), len(words)),
         min(1.0, _share(len(_NAME.findall(text)), len(words))),

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
-from shutil import which
 
 import pytest
 from module_samples import ROOT, SAMPLES
@@ -14,7 +13,6 @@ from module_samples import ROOT, SAMPLES
 import im_datasets
 
 PYTHON = os.environ.get("IM_SPACES_PYTHON") or sys.executable
-CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 HAS_GRADIO = sys.executable != PYTHON or find_spec("gradio") is not None
 
 NO_GRADIO = "no Gradio; pip install 'im-datasets[spaces]', or name a Python that has it in IM_SPACES_PYTHON"
@@ -27,16 +25,6 @@ def others(name):
     """The pairs that a page scores the typed one among, as its table shows them."""
     text = (ROOT / "metrics" / name / "app.py").read_text()
     return [tuple(pair) for pair in re.findall(r'^    \("(.*)", "(.*)"\),$', text, flags=re.MULTILINE)]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def program(name, model):
@@ -75,7 +63,6 @@ def addresses(samples):
 needs_browser = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
     pytest.mark.skipif(not HAS_GRADIO, reason=NO_GRADIO),
 ]
 

@@ -2,27 +2,18 @@
 
 import math
 import re
-import shutil
 import time
 from html import unescape
 
 import numpy as np
 import pytest
+from browser import opened
 from report_sample import RULE, make_record, make_scores, make_selection
 
 from im_datasets.data.columns import Columns
 from im_datasets.report.page import LONGEST, SHORT, Text, _add_bars, _chosen, render_report, write_report
 from im_datasets.report.statistics import Scores
 from im_datasets.scoring.record import IndicatorRecord
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-pings",
-]
 
 NASTY = [
     "<script>window.owned = 1</script>",
@@ -205,28 +196,6 @@ def test_write_report_of_many_rows_takes_seconds(tmp_path):
     clock = time.process_time()
     page_of(tmp_path, selection)
     assert time.process_time() - clock < 20
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
-
-
-def opened(browser, path, **settings):
-    page = browser.new_page(**settings)
-    page.problems, page.requests_made = [], []
-    page.on("console", lambda message: page.problems.append(message.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("dialog", lambda dialog: page.problems.append("dialog"))
-    page.on("request", lambda request: page.requests_made.append(request.url))
-    page.goto(path.as_uri())
-    return page
 
 
 @pytest.fixture(scope="module")

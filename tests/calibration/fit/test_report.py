@@ -1,12 +1,12 @@
 """The report of a fit: complete, the same every time, safe whatever a table holds; seen in a browser."""
 
 import re
-import shutil
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+from browser import opened
 from command_line import invoke
 from synthetic_runs import alike, make_means, make_runs
 
@@ -18,7 +18,6 @@ from im_datasets.common.errors import OutputError
 from im_datasets.rules.linear import LinearRule
 
 QUICK = {"repeats": 1, "resamples": 100}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = [
     "<script>window.owned = 1</script>",
     '"><img src=x onerror="window.owned = 1">',
@@ -178,31 +177,15 @@ def test_calibrate_runs_writes_rule_and_report(tmp_path):
     assert (tmp_path / "out" / "report.html").stat().st_size > 20_000
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("which", ["fit", "hostile"])
 def test_page_fits_the_window_and_runs_nothing(browser, tmp_path, request, which):
     path = write_fit_report(request.getfixturevalue(which), tmp_path / "report.html")
-    page = browser.new_page(viewport={"width": 320, "height": 844})
-    problems, requests = [], []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("dialog", lambda dialog: problems.append("dialog"))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
+    page = opened(browser, path, viewport={"width": 320, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     page.set_viewport_size({"width": 1280, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert page.evaluate("window.owned") is None
-    assert problems == []
-    assert requests == [path.as_uri()]
+    assert page.problems == []
+    assert page.requests_made == [path.as_uri()]
     page.close()
