@@ -19,6 +19,8 @@ OF_THE_PROJECT = {
     "hub/attacks/media": "files and addresses that rows name",
     "cli/hf_extension": "the command as an extension of hf",
     "hub/attacks/kills": "mine, score and push, killed at any step",
+    "hub/attacks/hostile_names": "names of columns, files, rules and indicators that would be more than names",
+    "hub/attacks/hostile_rows": "ten thousand rows that would be more than texts",
     "indicators/contract": "what every indicator owes",
     "indicators/resume": "killed runs of indicators with a model",
     "rules/published_rules": "the shipped rules as they came from their papers",

@@ -245,6 +245,9 @@ def _read_json(files: list[Path], split: str) -> Dataset:
             kinds[column].add(_kind(value))
     if not kinds:
         raise SourceError(f"no rows in {_few(files)}")
+    for column in kinds:
+        if "\0" in column or mark_half_pairs(column) != column:
+            raise SourceError(f"no dataset can hold the column name {column!r} of {_few(files)}; rename it")
     features = Features({column: _feature(seen - {type(None)}) for column, seen in kinds.items()})
     settings = {"files": tuple(map(str, files)), "columns": tuple(features), "digest": fingerprint(files)}
     try:

@@ -141,7 +141,8 @@ def _edges(values: FloatArray, *, bins: int, cut: float | None = None) -> FloatA
         low, high = min(low, cut), max(high, cut)
     # Narrower than that, neighbouring edges could be one and the same number.
     if high - low <= 1e-9 * max(1.0, abs(low)):
-        low, high = low - 0.5, high + 0.5
+        half = max(0.5, 1e-9 * abs(low))
+        low, high = low - half, high + half
     bins = int(min(bins, max(8, 2 * np.sqrt(len(values)))))
     step = (high - low) / bins
     if cut is None and (values == np.round(values)).all():

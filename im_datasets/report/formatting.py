@@ -29,7 +29,7 @@ def format_number(value: float | None, digits: int = 4) -> Trusted:
     if value == 0:
         return Trusted("0")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{decimals}f}" if decimals <= 7 else f"{value:.{digits - 1}e}"
+    text = f"{value:,.{decimals}f}" if decimals <= 7 and abs(value) < 1e15 else f"{value:.{digits - 1}e}"
     if "." in text and "e" not in text and float(value).is_integer():
         text = text.rstrip("0").rstrip(".")
     return Trusted(text.replace("-", "−"))
@@ -127,9 +127,10 @@ def read_in_part(source: Mapping[str, Any]) -> str:
     return f"the first {rows}" if source.get("seed") is None else f"{format_count(read)} randomly drawn rows"
 
 
-def shortfall(missing: int | None) -> str:
-    """A sentence when fewer rows were left than asked for, so many; else an empty text."""
-    return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if missing else ""
+def shortfall(missing: Any) -> str:
+    """A sentence when fewer rows were left than asked for, so many; else, or where a record has no count, no text."""
+    is_count = isinstance(missing, int) and missing > 0
+    return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if is_count else ""
 
 
 _NOTHING, _LISTED = "–", 20

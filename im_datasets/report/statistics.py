@@ -13,7 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from im_datasets.indicators.score_columns import COLUMNS, Column, describe_column
-from im_datasets.rules.linear import LOG_LOSS, LinearRule
+from im_datasets.rules.linear import LOG_LOSS, LinearRule, countable
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.scoring.statistics import describe
 from im_datasets.selection.select import Selection
@@ -194,6 +194,6 @@ def _floats(rows: Dataset, names: Iterable[str]) -> dict[str, FloatArray]:
     table = rows.select_columns(present).with_format("arrow")[:] if present else None
     missing = np.full(len(rows), np.nan)
     return {
-        name: np.asarray(table[name].to_numpy(), dtype=np.float64) if table and name in present else missing
+        name: countable(np.asarray(table[name].to_numpy(), dtype=np.float64)) if table and name in present else missing
         for name in names
     }

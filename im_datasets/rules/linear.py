@@ -22,6 +22,10 @@ from im_datasets.indicators.score_columns import COLUMNS
 RULE_SCHEMA = 1
 LOG_LOSS = "im_log_loss"
 
+LARGEST = 1e50
+"""The largest number that is counted with, up or down: those of rows and rules are told by their means and squares."""
+
+_NO_NUMBER = f"not a finite number up to {LARGEST:g}"
 _SHIPPED = Path(__file__).parent
 # The second and the third version of the paper state the same rule.
 _ALIASES = {"v2": "v3"}
@@ -44,10 +48,10 @@ class Term:
     high: float | None = None
 
     def contribution(self, values: ArrayLike) -> NDArray[np.float64]:
-        """The term's part of the prediction: same shape as the values; NaN stays NaN."""
+        """The term's part of the prediction: same shape as the values; NaN where they are NaN or beyond ``LARGEST``."""
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
-        return self.coefficient * np.clip(np.asarray(values, dtype=np.float64), low, high)
+        return self.coefficient * countable(np.clip(np.asarray(values, dtype=np.float64), low, high))
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class LinearRule:
     schema_version: int = RULE_SCHEMA
 
     def __post_init__(self) -> None:
-        """Refuse a rule that cannot be computed."""
+        """Refuse a rule that cannot be told or computed."""
+        self._check_texts()
         columns = [term.column for term in self.terms]
         if not all(isinstance(column, str) for column in columns):
             raise RuleError(f"rule {self.name!r} names its columns {columns}; each must be a text")
@@ -92,13 +97,23 @@ class LinearRule:
             raise RuleError(f"rule {self.name!r} needs at least one term and each column once; got {columns}")
         numbers = [self.intercept, *(t.coefficient for t in self.terms)]
         if not all(map(_is_number, numbers)):
-            raise RuleError(f"rule {self.name!r} has a coefficient that is not a finite number: {numbers}")
+            raise RuleError(f"rule {self.name!r} has a coefficient that is {_NO_NUMBER}: {numbers}")
         for term in self.terms:
             bounds = [bound for bound in (term.low, term.high) if bound is not None]
             if not all(map(_is_number, bounds)):
-                raise RuleError(f"rule {self.name!r} clips {term.column} at what is no finite number: {bounds}")
+                raise RuleError(f"rule {self.name!r} clips {term.column} at what is {_NO_NUMBER}: {bounds}")
             if term.low is not None and term.high is not None and term.low > term.high:
                 raise RuleError(f"rule {self.name!r} clips {term.column} to an empty range")
+
+    def _check_texts(self) -> None:
+        for part in ("name", "title", "target", "aggregation"):
+            if not isinstance(getattr(self, part), str):
+                raise RuleError(f"the {part} of a rule is {getattr(self, part)!r}; it must be a text")
+        if not all(isinstance(caveat, str) for caveat in self.caveats):
+            raise RuleError(f"rule {self.name!r} has a caveat that is no text: {list(self.caveats)}")
+        settings = self.indicators.values() if isinstance(self.indicators, Mapping) else [self.indicators]
+        if not all(isinstance(each, Mapping) for each in [self.provenance, *settings]):
+            raise RuleError(f"rule {self.name!r} needs an object as its provenance and for each of its indicators")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -170,7 +185,10 @@ class LinearRule:
             if data["schema_version"] != RULE_SCHEMA:
                 raise RuleError(f"rule has schema version {data['schema_version']!r}; known: {RULE_SCHEMA}")
             terms = tuple(Term(**term) for term in data["terms"])
-            return cls(**{**data, "terms": terms, "caveats": tuple(data.get("caveats", ()))})
+            caveats = data.get("caveats", [])
+            if not isinstance(caveats, list | tuple):
+                raise RuleError(f"the caveats of a rule are {caveats!r}; they must be a list of texts")
+            return cls(**{**data, "terms": terms, "caveats": tuple(caveats)})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RuleError(f"not a rule: {shown(message_of(error), MESSAGE)}") from error
 
@@ -203,7 +221,12 @@ class LinearRule:
 
 def _is_number(value: Any) -> bool:
     # True and False are integers to Python.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def countable(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values, NaN in place of those beyond ``LARGEST``."""
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
 def read_rule(rule: LinearRule | Mapping[str, Any] | str | Path) -> LinearRule:

@@ -3,21 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from im_datasets.rules.linear import LARGEST
+
 
 def describe(values: NDArray[np.float64]) -> dict[str, float]:
-    """Count, mean, standard deviation, minimum, median and maximum of the values that are finite.
+    """Count, mean, standard deviation, minimum, median and maximum of the values that can be counted with.
 
     Args:
-        values: A column; NaN and infinities, which mark what could not be scored, are left out.
+        values: A column; what is no number up to ``LARGEST``, and so was not scored, is left out.
 
     Returns:
-        Name of the figure → the figure; ``count`` alone, 0, where no value is finite. The standard deviation is the
+        Name of the figure → the figure; ``count`` alone, 0, where no value is left. The standard deviation is the
         population's.
 
     >>> describe(np.array([1.0, 3.0, np.nan]))
     {'count': 2, 'mean': 2.0, 'std': 1.0, 'min': 1.0, 'median': 2.0, 'max': 3.0}
     """
-    scored = values[np.isfinite(values)]
+    scored = values[np.abs(values) <= LARGEST]
     if not len(scored):
         return {"count": 0}
     return {

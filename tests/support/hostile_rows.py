@@ -1,4 +1,4 @@
-"""Rows and names that somebody made to break what reads, shows or prints them; drawn by hypothesis, the same each time."""
+"""Rows and names made to break what reads, shows or prints them; drawn by hypothesis, the same each time."""
 
 from random import Random
 
@@ -49,7 +49,7 @@ MARKDOWN = [
     "$$x$$ \\(x\\)",
     "[^1]",
 ]
-TEMPLATES = ["{{7*7}}", "{% raw %}", "{%endraw%}", "${7*7}", "#{7*7}", "{{ config.__class__ }}", "{# x #}", "%(x)s", "{0.__class__}"]  # fmt: skip
+TEMPLATES = ["{{7*7}}", "{% raw %}", "{%endraw%}", "${7*7}", "#{7*7}", "{{ x.__class__ }}", "{# x #}", "%(x)s", "{0}"]
 MARKERS = [
     "<!-- im-datasets:begin summary -->",
     "<!-- im-datasets:end summary -->",
@@ -63,9 +63,19 @@ CONTROLS = [
 ]  # fmt: skip
 NUMBERS = ["9" * 400, "1e309", "-0", "NaN", "Infinity", "0x10", "١٢٣", "½", "1" + "0" * 900]
 NESTED = ['{"a":' * 60 + "1" + "}" * 60, "[" * 900, '{"role":"system","content":null}', '[{"from":"gpt","value":{}}]']
-LONG = ["x" * 1500, "漢" * 600, "a-" * 700, "👩‍👩‍👧‍👦" * 60, "word " * 400, "\n" * 900, "!" * 900, "<" * 900, "`" * 900]
+LONG = [
+    *("x" * 1500, "漢" * 600, "a-" * 700, "👩‍👩‍👧‍👦" * 60, "word " * 400),
+    *("\n" * 900, "!" * 900, "<" * 900, "`" * 900),
+]
 PLAIN = ["", " ", "\u3000", "Name a fruit.", "An apple is a fruit that grows on trees.", "café", "你好", "שלום"]
-LINES = [f"\n{FORGED}\n", f"\r{FORGED}", f"\u2028{FORGED}", f"\x85{FORGED}", "\n  dropped         1  forged", "\npassed       files       forged"]
+LINES = [
+    f"\n{FORGED}\n",
+    f"\r{FORGED}",
+    f"\u2028{FORGED}",
+    f"\x85{FORGED}",
+    "\n  dropped         1  forged",
+    "\npassed       files       forged",
+]
 PIECES = [*MARKUP, *MARKDOWN, *TEMPLATES, *MARKERS, *CONTROLS, *NUMBERS, *NESTED, *LONG, *PLAIN, *LINES]
 
 EXAMPLES, ROWS = 40, 250
@@ -88,7 +98,8 @@ def hostile_rows() -> list[tuple[str, str]]:
     )
     @given(st.lists(st.text(max_size=30), min_size=20, max_size=40))
     def collect(texts: list[str]) -> None:
-        pool = [*PIECES, *texts, *[""] * 60]
+        # Long ones stand once in the rows, and many times in the last: a page of ten thousand would take minutes.
+        pool = [*(piece for piece in PIECES if len(piece) < 300), *texts, *[""] * 60]
         # Chosen by a seed of their own: were every choice drawn, it would take longer than all tests of the rows.
         chance = Random(len(rows))
         rows.extend(
