@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from im_datasets.common.errors import CalibrationError
+from im_datasets.common.errors import CalibrationError, UntrustedError
+from im_datasets.common.untrusted import parse_json
+from im_datasets.rules.linear import LARGEST
 
 KINDS = ("calibration", "search", "compare")
 """What a run was made for: fitting a rule, searching the subset size, comparing selections."""
@@ -169,9 +171,9 @@ def read_runs(path: str | Path) -> Runs:
 
 def _parse(path: str | Path, number: int, line: bytes) -> Run:
     try:
-        data = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise CalibrationError(f"{path}, line {number}: not JSON ({error}); remove or repair this line") from error
+        data = parse_json(line, "it")
+    except UntrustedError as error:
+        raise CalibrationError(f"{path}, line {number}: {error}; remove or repair this line") from error
     if not isinstance(data, dict):
         raise CalibrationError(f"{path}, line {number}: a run is a JSON object, got {type(data).__name__}")
     try:
@@ -197,7 +199,7 @@ def _mend(table: Any) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line.decode("utf-8")), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -230,8 +232,8 @@ def _number_problems(name: str, values: Any) -> Iterable[str]:
     if name == "losses" and not values:
         yield "field 'losses': empty; the loss on at least one evaluation set, by its name"
     for key, value in values.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or math.isinf(value):
-            yield f"field '{name}.{key}': got {value!r}; a finite number, or null where it could not be measured"
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST:
+            yield f"field '{name}.{key}': got {value!r}; a finite number up to {LARGEST:g}, or null where it could not be measured"
 
 
 def _numbers_of(run: Run) -> dict[str, dict[str, float | None]]:

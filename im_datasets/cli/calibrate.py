@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from im_datasets.cli import options
 from im_datasets.cli.options import ExperimentOptions, load_objective
 from im_datasets.common.errors import CalibrationError
+from im_datasets.common.untrusted import MESSAGE, shown
 
 if TYPE_CHECKING:
     from im_datasets.calibration.fit.rule_fit import Fit
@@ -107,16 +108,16 @@ def print_fit(fit: "Fit", rule: Path) -> None:
     from im_datasets.calibration.fit.report import REPORT, use_command
 
     for note in fit.notes:
-        print(f"note: {note}")
-    print(f"{fit.rule.title}; {fit.choice.looked_at:,} models compared by {fit.procedure.criterion}")
+        print(f"note: {shown(note, MESSAGE)}")
+    print(f"{shown(fit.rule.title)}; {fit.choice.looked_at:,} models compared by {fit.procedure.criterion}")
     print(f"{'':24}{'coefficient':>14}{'95 % interval':>30}{'VIF':>8}")
     vif = ["", *(f"{value:,.1f}" for value in fit.least_squares.vif)]
     rows = zip(("intercept", *fit.columns), fit.coefficients, fit.bootstrap.low, fit.bootstrap.high, vif, strict=True)
     for column, value, low, high, factor in rows:
-        print(f"{column:24}{value:>14.5g}{f'{low:.4g} to {high:.4g}':>30}{factor:>8}")
+        print(f"{shown(column):24}{value:>14.5g}{f'{low:.4g} to {high:.4g}':>30}{factor:>8}")
     print(f"R² {fit.r_squared:.3f}, cross-validated {fit.cross_validation.r_squared:.3f}")
     for caveat in fit.rule.caveats:
-        print(f"- {caveat}")
+        print(f"- {shown(caveat, MESSAGE)}")
     print(f"Written: {rule}, {rule.with_name(REPORT)}")
     print(f"Use it: {use_command(str(rule))}")
 
@@ -154,7 +155,7 @@ def search_size(
         mark = "  <- lowest" if point.rows == result.best.rows else ""
         print(f"{point.rows:>8,}  {point.loss:10.4f}  {random.get(point.rows, ''):>10}{mark}")
     for note in result.notes:
-        print(f"note: {note}")
+        print(f"note: {shown(note, MESSAGE)}")
     print(f"Use it: im-datasets mine DATA --rule {rule} --top-k {result.best.rows} --out mined")
 
 
@@ -179,4 +180,4 @@ def compare(
     comparison.save(out)
     print(comparison.table())
     for note in comparison.notes:
-        print(f"note: {note}")
+        print(f"note: {shown(note, MESSAGE)}")

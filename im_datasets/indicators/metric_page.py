@@ -5,10 +5,12 @@ so that it shows what ``compute`` returns.
 """
 
 from collections.abc import Sequence
+from html import escape
 from math import isnan
 from typing import Any
 
 from im_datasets.common.errors import ImDatasetsError, MissingExtraError
+from im_datasets.common.untrusted import MESSAGE, shown
 from im_datasets.indicators.score_columns import COLUMNS, span
 
 Pair = tuple[str, str]
@@ -38,7 +40,7 @@ def build(module: Any, example: Pair, company: Sequence[Pair] = ()) -> Any:
         try:
             return scores_table(module, (instruction, response), company)
         except ImDatasetsError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(as_html(error)) from error
 
     with gradio.Blocks(title=module.name) as page:
         settings = "".join(f"\n\n{name}: `{value}`" for name, value in module.loaded_with.items())
@@ -53,6 +55,15 @@ def build(module: Any, example: Pair, company: Sequence[Pair] = ()) -> Any:
         typed = [instruction, response] if module.reads_instruction else [response]
         button.click(answer, inputs=typed, outputs=table, api_name="score")
     return page
+
+
+def as_html(error: ImDatasetsError) -> str:
+    """What went wrong, as the text that it is: Gradio shows an error's message as HTML.
+
+    >>> as_html(ImDatasetsError("no tokenizer <img src=x>"))
+    'no tokenizer &lt;img src=x&gt;'
+    """
+    return escape(shown(error, MESSAGE))
 
 
 def scores_table(module: Any, pair: Pair, company: Sequence[Pair] = ()) -> str:
@@ -78,6 +89,6 @@ def scores_table(module: Any, pair: Pair, company: Sequence[Pair] = ()) -> str:
     lines = ["| column | value | unit | range | good is |", "|---|---|---|---|---|"]
     for name in (key for key in result if key in COLUMNS):
         column, value = COLUMNS[name], result[name][0]
-        shown = "could not be scored" if isnan(value) else f"{value:.6g}"
-        lines.append(f"| {name} | {shown} | {column.unit} | {span(column)} | {column.direction} |")
+        text = "could not be scored" if isnan(value) else f"{value:.6g}"
+        lines.append(f"| {name} | {text} | {column.unit} | {span(column)} | {column.direction} |")
     return "\n".join(lines)

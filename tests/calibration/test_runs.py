@@ -141,7 +141,8 @@ def test_read_runs_refuses_an_id_with_two_results(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: not JSON"),
+        ("{", "line 2: it is not JSON"),
+        ("[" * 100_000, "line 2: it is nested deeper"),
         ("[1]", "line 2: a run is a JSON object, got list"),
         ({"run": "b", "means": {}}, "line 2: has no 'losses'; a run needs"),
         (PLAIN | {"loss": 1}, "line 2: has unknown fields 'loss'; put them under 'details'"),
@@ -152,6 +153,7 @@ def test_read_runs_refuses_an_id_with_two_results(tmp_path):
         (PLAIN | {"means": {"im_mtld": "61"}}, "line 2: .*field 'means.im_mtld': got '61'; a finite number"),
         (PLAIN | {"means": {"im_mtld": True}}, "field 'means.im_mtld': got True"),
         (PLAIN | {"losses": {"a": math.inf}}, "field 'losses.a': got inf"),
+        (PLAIN | {"losses": {"a": 10**400}}, "field 'losses.a': got 1000.*; a finite number up to"),
         (PLAIN | {"losses": {}}, "field 'losses': empty"),
         (PLAIN | {"seed": 1.5}, "field 'seed': got 1.5"),
         (PLAIN | {"rows": -1}, "field 'rows': got -1"),
@@ -169,5 +171,5 @@ def test_read_runs_without_a_file_or_with_other_bytes(tmp_path):
     with pytest.raises(CalibrationError, match=r"cannot read .*nothing.jsonl as a table of runs"):
         read_runs(tmp_path / "nothing.jsonl")
     (tmp_path / "odd.jsonl").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(CalibrationError, match=r"odd.jsonl, line 1: not JSON"):
+    with pytest.raises(CalibrationError, match=r"odd.jsonl, line 1: it is not UTF-8"):
         read_runs(tmp_path / "odd.jsonl")
