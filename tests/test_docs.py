@@ -181,6 +181,23 @@ def test_every_field_of_a_file_is_described_in_its_order(heading):
     assert described == [field.name for kind in classes for field in fields(kind)]
 
 
+def test_security_page_states_every_bound_as_it_is():
+    rows = re.findall(
+        r"^\| .* \| ([\d,e]+) \| `([\w.]+)\.([A-Z_]+)` \|$", section_of("security.md", "Bounds"), re.MULTILINE
+    )
+    named = {(module, name): float(told.replace(",", "")) for told, module, name in rows}
+    assert named == {(module, name): getattr(import_module(module), name) for module, name in named}
+    bounds = {
+        ("im_datasets.common.untrusted", name) for name in ("TEXT_BYTES", "DEPTH", "YAML_NODES", "LINE", "MESSAGE")
+    }
+    assert bounds < set(named)
+
+
+def test_security_page_names_every_file_of_attacks():
+    named = re.findall(r"`(test_\w+\.py)` \|$", section_of("security.md", "Attacks that are tried"), re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in (ROOT / "tests/hub/attacks").glob("test_*.py"))
+
+
 def test_architecture_page_shows_the_table_of_allowed_imports():
     allowed = runpy.run_path(str(ROOT / "tests/test_layout.py"))["ALLOWED"]
     section = section_of("architecture.md", "What may import what")
