@@ -233,7 +233,8 @@ def _number_problems(name: str, values: Any) -> Iterable[str]:
         yield "field 'losses': empty; the loss on at least one evaluation set, by its name"
     for key, value in values.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST:
-            yield f"field '{name}.{key}': got {value!r}; a finite number up to {LARGEST:g}, or null where it could not be measured"
+            accepted = f"a finite number up to {LARGEST:g}, or null where it could not be measured"
+            yield f"field '{name}.{key}': got {value!r}; {accepted}"
 
 
 def _numbers_of(run: Run) -> dict[str, dict[str, float | None]]:
