@@ -104,10 +104,14 @@ def _what_was_done(pushed: "Pushed") -> str:
     return f"Committed {commit} to"
 
 
+_ORDER = ("failed", "passed", "not checked")
+
+
 def print_verification(verification: "Verification") -> None:
     """Print every check, and what they come to."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for check in verification.checks:
+    # What matters most first: sorting keeps the order of those of one outcome.
+    for check in sorted(verification.checks, key=lambda check: _ORDER.index(check.outcome)):
         console.print(Text(f"{check.outcome:11}  {check.name:10}  {check.told}"))
     at = f" at {verification.commit[:8]}" if verification.commit else ""
     end = "holds what it claims" if verification.ok else "does NOT hold what it claims"

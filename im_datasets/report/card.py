@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ from im_datasets.selection.select import REASON, Selection
 
 if TYPE_CHECKING:
     from datasets import DatasetInfo
+    from jinja2 import Template
 
 CARD = "README.md"
 STANDALONE = ".huggingface.yaml"
@@ -102,8 +104,7 @@ def render_card(
         OutputError: The template is missing from the installation.
     """
     configs = mined_configs(selection) if configs is None else configs
-    template = markdown_environment().from_string(read_template("dataset_card.md"))
-    body = template.render(
+    body = _template().render(
         **_counts(selection, record),
         **_origin(record),
         title=facts.pretty_name or f"Selected rows of {source_name(record.source if record else {})}",
@@ -129,6 +130,11 @@ def render_card(
     )
     metadata = card_metadata(len(selection.kept), record, facts, configs, digests or {}, infos or {})
     return Card(metadata, body.strip("\n") + "\n")
+
+
+@cache
+def _template() -> "Template":
+    return markdown_environment().from_string(read_template("dataset_card.md"))
 
 
 def mined_configs(selection: Selection) -> dict[str, Config]:

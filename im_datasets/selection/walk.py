@@ -54,7 +54,7 @@ class Quota:
                 raise SelectionError(
                     f"column {column!r} holds {kind}; group by a column of plain values (text, numbers)"
                 )
-            self._groups = _group_codes(read_column(ds, column))
+            self._groups = group_codes(read_column(ds, column))
 
     def is_full(self, row: int) -> bool:
         """Whether the group of this row has all the rows it may have."""
@@ -68,7 +68,7 @@ class Quota:
         return 0 if self._groups is None else int(self._groups[row])
 
 
-def _group_codes(column: pa.ChunkedArray) -> RowNumbers:
+def group_codes(column: pa.ChunkedArray) -> RowNumbers:
     """A number per distinct value, one for all missing values."""
     if pa.types.is_floating(column.type):
         # To Arrow NaN is a value, here a missing one.

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -14,23 +13,28 @@ from numpy.typing import NDArray
 from im_datasets.common.errors import HubError
 from im_datasets.common.untrusted import MESSAGE, shown
 from im_datasets.common.version import __version__
-from im_datasets.hub.card_merge import LICENCE, read_front_matter, split_card
-from im_datasets.hub.manifest import Manifest
+from im_datasets.data.arrow import read_column
 from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.report.card import Card, render_card
-from im_datasets.report.card_blocks import block_digests, find_blocks
-from im_datasets.report.card_facts import CardFacts, as_codes
+from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.report.configs import Published
+from im_datasets.report.statistics import score_columns
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
+from im_datasets.scoring.record import ScoringRecord
 from im_datasets.scoring.statistics import describe
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW
 
+RULE_COMPUTED = ("record.rule.intercept", "record.rule.terms", "record.rule.schema_version")
+RULE_ABOUT = (
+    *("record.rule.name", "record.rule.title", "record.rule.target", "record.rule.aggregation"),
+    *("record.rule.indicators", "record.rule.provenance", "record.rule.caveats"),
+)
+"""What scores tell of a rule, and what they do not."""
+
+STATISTICS = ("record.statistics", "record.indicators.*.unscored")
+
 _SLACK = 1e-9
 """How far sums in another order may be off, relative to 1 + their size."""
-
-_EDITABLE = ("language", "pretty_name", "task_categories")
-"""Fields that a publisher may well correct later; that the licence is another one is a failure."""
 
 
 class Outcome(StrEnum):
@@ -46,30 +50,33 @@ class Check:
     """One claim and what came of it.
 
     Attributes:
-        name: What was looked at: ``commit``, ``files``, ``counts``, ``loading``, ``cut``, ``rule``, ``statistics``,
-            ``card`` or ``sample``.
+        name: What was looked at, as ``docs/publish-and-verify.md`` lists it.
         outcome: ``passed``, ``failed`` or ``not checked``.
         told: What was found, in one sentence.
+        claims: Places of ``claims.CLAIMS`` that this speaks of.
     """
 
     name: str
     outcome: Outcome
     told: str
+    claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # The one place that everything told of a repository passes: no name in it makes a line of its own.
         object.__setattr__(self, "told", shown(self.told, MESSAGE))
 
 
-def verdict(name: str, wrong: list[str], right: str) -> Check:
+def verdict(name: str, wrong: list[str], right: str, claims: tuple[str, ...] = ()) -> Check:
     """One outcome: passed where nothing is wrong, else failed with the first things that are."""
-    return Check(name, Outcome.FAILED, few(wrong, "; ")) if wrong else Check(name, Outcome.PASSED, right)
+    if wrong:
+        return Check(name, Outcome.FAILED, few(wrong, "; "), claims)
+    return Check(name, Outcome.PASSED, right, claims)
 
 
 def few(entries: Sequence[object], separator: str = ", ") -> str:
-    """The first five entries of a list, as text."""
+    """The first five entries of a list, as text; none so long that it would push out what follows."""
     more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-    return separator.join(map(str, entries[:5])) + more
+    return separator.join(shown(entry, MESSAGE // 8) for entry in entries[:5]) + more
 
 
 def check_files(published: PublishedSelection) -> Iterator[Check]:
@@ -89,11 +96,15 @@ def check_files(published: PublishedSelection) -> Iterator[Check]:
             wrong.append(f"{path} is missing")
         elif (size := local.stat().st_size) != claim.size:
             wrong.append(f"{path} has {size:,} bytes, claimed are {claim.size:,}")
-        elif Published.of_file(local).sha256 != claim.sha256:
+        elif (content := Published.of_file(local)).sha256 != claim.sha256:
             wrong.append(f"{path} has another sha256 than claimed")
+        elif claim.git_sha1 not in (None, content.git_sha1):
+            wrong.append(f"{path} has another name in git than claimed")
     named = {path for config in manifest.configs.values() for path in config.files}
     wrong += [f"{path} is in a config but has no checksum" for path in sorted(named - set(manifest.files))]
-    yield verdict("files", wrong, f"{len(manifest.files)} files have the sha256 that was claimed")
+    yield verdict(
+        "files", wrong, f"{len(manifest.files)} files have the sha256 that was claimed", ("files", "configs.*.files")
+    )
 
 
 def check_counts(published: PublishedSelection) -> Iterator[Check]:
@@ -109,6 +120,7 @@ def check_counts(published: PublishedSelection) -> Iterator[Check]:
         wrong.append(f"{claims['kept']} + {claims['dropped']} rows, but {published.record.rows} were scored")
     if published.record and published.record.selection not in (None, claims):
         wrong.append("the record tells of another selection than the manifest")
+    wrong += _wrong_columns(published)
     dropped = published.sides.get("dropped")
     if dropped is not None and REASON in dropped.column_names:
         reasons = dict(Counter(dropped[REASON][:]))
@@ -120,12 +132,73 @@ def check_counts(published: PublishedSelection) -> Iterator[Check]:
     scores = published.tables.get("scores")
     if scores is not None and sum(scores[IS_KEPT][:]) != claims["kept"]:
         wrong.append("the scores mark another number of rows as kept")
+    wrong += _wrong_copies(published)
+    if dropped is None:
+        reason = f"that {claims['dropped']:,} rows were dropped, and why: neither they nor their scores were published"
+        yield Check("counts", Outcome.NOT_CHECKED, reason, ("selection.reasons", "record.unscorable"))
+    wrong += _wrong_unscorable(published)
     counts = " and ".join(f"{size:,} {name}" for name, size in sizes.items())
-    yield verdict("counts", wrong, f"{counts} rows, as claimed")
+    has_reasons = len(published.scored) == 2
+    spoken = COUNTED + (("selection.reasons", "record.unscorable") if has_reasons else ())
+    yield verdict("counts", wrong, f"{counts} rows, as claimed", spoken)
 
 
-def _numbers(rows: Dataset, column: str) -> NDArray[np.float64]:
-    return np.asarray(rows.select_columns([column]).with_format("arrow")[:][column].to_numpy(), dtype=np.float64)
+COUNTED = (
+    *("columns", "configs.*.rows", "configs.*.columns", "selection.kept", "selection.dropped"),
+    *("record.rows", "record.selection"),
+)
+"""What is counted wherever there are rows."""
+
+
+def _wrong_unscorable(published: PublishedSelection) -> list[str]:
+    """Rows without a score, by their reasons, that are not those of the record."""
+    sides = list(published.scored.values())
+    if published.record is None or len(sides) < 2 or any(UNSCORABLE not in side.column_names for side in sides):
+        return []
+    stated = dict(Counter(reason for side in sides for reason in side[UNSCORABLE][:] if reason))
+    claimed = published.record.unscorable
+    return [] if stated == claimed else [f"unscorable rows {stated}, claimed are {claimed}"]
+
+
+def _wrong_columns(published: PublishedSelection) -> list[str]:
+    """Whether kept and dropped rows have columns of this package where the manifest says so."""
+    manifest = published.manifest
+    if manifest is None or (kept := published.tables.get("kept")) is None:
+        return []
+    if manifest.columns not in ("all", "original"):
+        return [f"the manifest names the columns {manifest.columns!r}, which is neither 'all' nor 'original'"]
+    # A kept row has a rank, whatever else it has.
+    if (RANK in kept.column_names) != (manifest.columns == "all"):
+        return [f"the kept rows have the columns {few(kept.column_names)}, claimed are {manifest.columns!r}"]
+    return []
+
+
+def _wrong_copies(published: PublishedSelection) -> list[str]:
+    """Where a row stands in two configs, values that differ between them."""
+    scores, wrong = published.tables.get("scores"), []
+    if scores is None:
+        return []
+    is_kept = np.asarray(scores[IS_KEPT][:], dtype=bool)
+    for name, places in (("kept", np.flatnonzero(is_kept)), ("dropped", np.flatnonzero(~is_kept))):
+        rows = published.tables.get(name)
+        if rows is None:
+            continue
+        if len(rows) != len(places):
+            wrong.append(f"{name} has {len(rows)} rows, the scores have {len(places)}")
+            continue
+        copies = scores.select(places)
+        shared = [column for column in scores.column_names if column in rows.column_names]
+        # By what they print as: NaN is equal to itself there.
+        other = [column for column in shared if repr(copies[column][:]) != repr(rows[column][:])]
+        wrong += [f"{column} of {name} is another one in scores" for column in other]
+    return wrong
+
+
+def numbers_of(rows: Dataset, column: str) -> NDArray[np.float64]:
+    """A column of numbers, NaN where there is none: shape (rows,)."""
+    # Straight from the table where it has all rows in order: a view of it would be made for each column.
+    values = rows.data.column(column) if rows._indices is None else read_column(rows, column)
+    return np.asarray(values.to_numpy(), dtype=np.float64)
 
 
 def check_cut(published: PublishedSelection) -> Iterator[Check]:
@@ -134,7 +207,7 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     if kept is None:
         yield Check("cut", Outcome.NOT_CHECKED, "the scores were not published")
         return
-    losses, ranks, cut = _numbers(kept, LOG_LOSS), kept[RANK][:], published.claims["cut"]
+    losses, ranks, cut = numbers_of(kept, LOG_LOSS), kept[RANK][:], published.claims["cut"]
     wrong = []
     if not np.isfinite(losses).all():
         wrong.append("a kept row has no score")
@@ -143,12 +216,24 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     worst = losses.max() if len(losses) else None
     if worst != cut:
         wrong.append(f"the worst kept row scores {worst!r}, the claimed cut is {cut!r}")
+    if dropped is not None:
+        wrong += _wrong_ranks(kept, dropped)
     if dropped is not None and REASON in dropped.column_names and cut is not None:
         below = np.array([reason == BELOW_THE_CUT for reason in dropped[REASON][:]], dtype=bool)
-        if better := int((_numbers(dropped, LOG_LOSS)[below] < cut).sum()):
+        if better := int((numbers_of(dropped, LOG_LOSS)[below] < cut).sum()):
             wrong.append(f"{better} rows dropped as below the cut score better than the cut")
     right = f"every kept row scores {cut:.6g} or better, in order" if len(losses) else "no row was kept"
-    yield verdict("cut", wrong, right)
+    yield verdict("cut", wrong, right, ("selection.cut",))
+
+
+def _wrong_ranks(kept: Dataset, dropped: Dataset) -> list[str]:
+    """Ranks of all rows that are not the order of their scores, 0 where there is none."""
+    ranks = np.concatenate([numbers_of(kept, RANK), numbers_of(dropped, RANK)]).astype(np.int64)
+    losses = np.concatenate([numbers_of(kept, LOG_LOSS), numbers_of(dropped, LOG_LOSS)])
+    order = np.argsort(ranks, kind="stable")[(ranks == 0).sum() :]
+    if ranks[order].tolist() != list(range(1, len(order) + 1)):
+        return ["the ranks of all rows are not 1, 2, 3 …, each once"]
+    return ["a row with a better score has a worse rank"] if (np.diff(losses[order]) < 0).any() else []
 
 
 def check_rule(published: PublishedSelection) -> Iterator[Check]:
@@ -170,14 +255,19 @@ def check_rule(published: PublishedSelection) -> Iterator[Check]:
         if lacking := [column for column in rule.columns if column not in side.column_names]:
             yield Check("rule", Outcome.NOT_CHECKED, f"{name}: {', '.join(lacking)} not published")
             continue
-        expected = rule.predict({column: _numbers(side, column) for column in rule.columns})
-        equal = np.isclose(_numbers(side, LOG_LOSS), expected, rtol=_SLACK, atol=_SLACK, equal_nan=True)
+        expected = rule.predict({column: numbers_of(side, column) for column in rule.columns})
+        equal = np.isclose(numbers_of(side, LOG_LOSS), expected, rtol=_SLACK, atol=_SLACK, equal_nan=True)
         rows += len(side)
         if not equal.all():
             numbers = np.array(side[ROW][:])[~equal].tolist()
             wrong.append(f"{name}: {len(numbers)} scores are not what the rule gives (row {few(numbers)})")
+    is_known = shipped is not None and shipped.to_dict() == rule.to_dict()
+    if not is_known:
+        reason = f"the rule {rule.name!r} is none that im-datasets ships: what it says of itself and how it was fitted"
+        yield Check("rule", Outcome.NOT_CHECKED, reason, RULE_ABOUT)
     if wrong or rows:
-        yield verdict("rule", wrong, f"{rows:,} scores are what the rule {rule.name!r} gives for their indicators")
+        told = f"{rows:,} scores are what the rule {rule.name!r} gives for their indicators"
+        yield verdict("rule", wrong, told, ("record.rule",) if is_known else RULE_COMPUTED)
 
 
 def check_statistics(published: PublishedSelection) -> Iterator[Check]:
@@ -187,99 +277,43 @@ def check_statistics(published: PublishedSelection) -> Iterator[Check]:
     sides = list(published.scored.values())
     if len(sides) < 2:
         reason = "means and medians over all rows: the scores of the dropped rows were not published"
-        yield Check("statistics", Outcome.NOT_CHECKED, reason)
+        yield Check("statistics", Outcome.NOT_CHECKED, reason, STATISTICS)
         return
-    wrong, checked = [], 0
+    wrong, checked, counts = [], 0, {}
+    columns = [name for name in (*score_columns(published.record), LOG_LOSS) if name in sides[0].column_names]
+    for column in columns:
+        if all(column in side.column_names for side in sides):
+            counts[column] = int(sum(np.isfinite(numbers_of(side, column)).sum() for side in sides))
+            if counts[column] and column not in published.record.statistics:
+                wrong.append(f"the record lacks the statistics of {column}")
     for column, claims in published.record.statistics.items():
         if any(column not in side.column_names for side in sides):
+            wrong.append(f"the record has statistics of {column}, which is not there")
             continue
-        values = np.concatenate([_numbers(side, column) for side in sides])
+        values = np.concatenate([numbers_of(side, column) for side in sides])
         fresh, checked = describe(values), checked + 1
         wrong += [
             f"{name} of {column} is {fresh.get(name)}, claimed is {claim}"
             for name, claim in claims.items()
             if not math.isclose(claim, fresh.get(name, math.nan), rel_tol=_SLACK, abs_tol=_SLACK)
         ]
-    yield verdict("statistics", wrong, f"count, mean, spread, median and range of {checked} columns are as claimed")
+    wrong += _wrong_unscored(published, published.record, counts)
+    told = f"count, mean, spread, median and range of {checked} columns are as claimed"
+    yield verdict("statistics", wrong, told, STATISTICS)
 
 
-def check_card(published: PublishedSelection) -> Iterator[Check]:
-    """The generated parts and fields of the card against what was pushed, and its numbers against the rows."""
-    manifest, text = published.manifest, published.card
-    if manifest is None:
-        yield Check("card", Outcome.NOT_CHECKED, "a folder of mine holds no digest of its card")
-        return
-    if text is None:
-        yield Check("card", Outcome.FAILED, "README.md is missing")
-        return
-    # Line ends may have become those of Windows; digests are of plain ones.
-    front, body = split_card(text.replace("\r\n", "\n"))
-    fields, digests = read_front_matter(front), block_digests(find_blocks(body))
-    blocks, metadata = manifest.card["blocks"], manifest.card["metadata"]
-    wrong = [f"the part {name} is missing" for name in blocks if name not in digests]
-    edited = [name for name, digest in blocks.items() if digests.get(name, digest) != digest]
-    wrong += [f"the part {name} is not as it was pushed" for name in edited]
-    wrong += _wrong_metadata(fields, metadata)
-    fresh = _render_again(published, manifest)
-    if fresh is not None:
-        wrong += [
-            f"the part {name}, as it was pushed, does not tell what the rows and the record tell"
-            for name, digest in block_digests(fresh.blocks).items()
-            if blocks.get(name) != digest
-        ]
-    corrected = [name for name in _EDITABLE if not _holds(fields.get(name), metadata.get(name))]
-    since = f"; edited since: {', '.join(corrected)}" if corrected else ""
-    yield verdict("card", wrong, f"the generated parts and fields are as they were pushed{since}")
-    if fresh is None:
-        reason = "that takes the scores of both sides"
-        if manifest.package_version != __version__:
-            reason = f"it was written by {manifest.package_version}"
-        yield Check("card", Outcome.NOT_CHECKED, f"whether every number on the card follows from the rows: {reason}")
-    elif not wrong:
-        yield Check("card", Outcome.PASSED, "every number on it follows from the rows and the record")
-
-
-def _wrong_metadata(fields: dict[str, Any], claims: dict[str, Any]) -> list[str]:
-    """Generated fields of the front matter that do not say what was pushed; others may have been added to them."""
+def _wrong_unscored(published: PublishedSelection, record: ScoringRecord, counts: dict[str, int]) -> list[str]:
+    """Indicators that scored more or fewer of the rows with a pair than the record says."""
+    sides, of_no_value = list(published.scored.values()), {f"no {column}" for column in score_columns(record)}
+    if any(UNSCORABLE not in side.column_names for side in sides):
+        return []
+    reasons = [reason or "" for side in sides for reason in side[UNSCORABLE][:]]
+    pairs = sum(reason == "" or reason in of_no_value for reason in reasons)
     wrong = []
-    for name, claim in claims.items():
-        value = fields.get(name)
-        if name in {"configs", "dataset_info"}:
-            names = Counter(entry.get("config_name") for entry in _entries(value) if isinstance(entry, dict))
-            twice = [entry["config_name"] for entry in _entries(claim) if names[entry["config_name"]] > 1]
-            wrong += [f"{name} in the front matter has {config!r} more than once" for config in twice]
-        if name in {"configs", "dataset_info", "tags", "source_datasets"}:
-            if not _holds(value, claim):
-                wrong.append(f"{name} in the front matter is not as it was pushed")
-        elif name in {"size_categories", *LICENCE} and value != claim:
-            wrong.append(f"{name} in the front matter is {value}, pushed was {claim}")
-    added = [name for name in LICENCE if name in fields and name not in claims]
-    return wrong + [f"{name} in the front matter is {fields[name]}, pushed was none" for name in added]
-
-
-def _entries(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _holds(value: Any, claim: Any) -> bool:
-    """Whether everything that was claimed is there; more may be."""
-    entries = _entries(value)
-    return all(entry in entries for entry in _entries(claim))
-
-
-def _render_again(published: PublishedSelection, manifest: Manifest) -> Card | None:
-    """The card as the published rows and record give it; None where they do not suffice."""
-    from jinja2 import TemplateError
-
-    # Another version may word the card otherwise.
-    if manifest.package_version != __version__ or len(published.scored) < 2:
-        return None
-    stated = manifest.card["facts"]
-    facts = CardFacts(
-        **{**stated, **{name: as_codes(stated[name]) for name in ("language", "tags", "task_categories")}}
-    )
-    is_original = manifest.columns == "original"
-    try:
-        return render_card(published.selection, published.record, facts, configs=manifest.configs, original=is_original)
-    except TemplateError as error:
-        raise HubError(f"the card cannot be made from what is claimed: {error}") from error
+    for indicator in record.indicators:
+        scored = [counts[column] for column in indicator.writes if column in counts]
+        if scored and indicator.unscored != pairs - min(scored):
+            wrong.append(
+                f"{indicator.name} left {pairs - min(scored)} rows without a value, claimed {indicator.unscored}"
+            )
+    return wrong

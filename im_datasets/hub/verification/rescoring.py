@@ -14,20 +14,19 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import HubError, ImDatasetsError
-from im_datasets.data.arrow import undecoded
+from im_datasets.data.arrow import pick_rows, undecoded
 from im_datasets.data.pairs import Pairs
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
+from im_datasets.hub.verification.checks import Check, Outcome, few
+from im_datasets.hub.verification.odds import tell_odds
+from im_datasets.hub.verification.texts import has_texts, read_some
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
-from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.indicators.settings import NotRescorable, compares_rows, describe_model, rebuild
 from im_datasets.models.static_embedder import STATIC
 from im_datasets.models.value_store import using_store
-from im_datasets.report.statistics import score_columns
-from im_datasets.rules.linear import LOG_LOSS
-from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
-from im_datasets.selection.select import ROW
+from im_datasets.scoring.record import IndicatorRecord
+from im_datasets.selection.select import NO_VALUE, REASON, ROW
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Dtype of the model → how far a score may be off, relative to 1 + its size: other devices add up in other orders."""
@@ -37,6 +36,12 @@ EXACT = 1e-9
 
 NEIGHBOUR_ROWS = 5000
 """Rows up to which neighbour distances are computed again, which takes the vectors of all rows."""
+
+SCORED_AGAIN = (
+    *("record.columns.fields", "record.indicators.*.version", "record.indicators.*.settings"),
+    *("record.indicators.*.model", "record.indicators.*.search.vectors"),
+)
+"""The claims that scoring again bears out."""
 
 
 @dataclass(frozen=True)
@@ -62,70 +67,100 @@ class Agreement:
         if self.differing:
             wrong = f"{self.column}: {len(self.differing)} of {self.rows} rows score otherwise"
             size = f"off by {self.largest:.2g}, allowed {self.tolerance:g}"
-            return Check("sample", Outcome.FAILED, f"{wrong} (row {few(self.differing)}); {size}")
+            return Check("sample", Outcome.FAILED, f"{wrong} (row {few(self.differing)}); {size}", SCORED_AGAIN)
         size = f"off by {self.largest:.1g} at most, allowed {self.tolerance:g}"
-        return Check("sample", Outcome.PASSED, f"{self.column}: {self.rows} rows scored again agree ({size})")
+        return Check(
+            "sample", Outcome.PASSED, f"{self.column}: {self.rows} rows scored again agree ({size})", SCORED_AGAIN
+        )
 
 
-def check_sample(published: PublishedSelection, sample: int, seed: int) -> Iterator[Check]:
-    """Some rows scored again, and which of them were said to hold no pair; ``verify`` tells of the arguments."""
+def check_sample(published: PublishedSelection, sample: int | None, seed: int) -> Iterator[Check]:
+    """Some rows of each side scored again; ``verify`` tells of the arguments.
+
+    Args:
+        published: What is verified.
+        sample: Rows of each side; None takes all of them.
+        seed: Draws them.
+    """
     scoring = published.record
-    if scoring is None or not sample:
-        yield Check("sample", Outcome.NOT_CHECKED, "no row was scored again" + ("" if sample else ": sample is 0"))
+    if scoring is None or sample == 0:
+        told = "no row was scored again" + (": sample is 0" if scoring else "")
+        yield Check("sample", Outcome.NOT_CHECKED, told, SCORED_AGAIN)
         return
-    rows = _with_texts(published, scoring)
-    if rows is None:
-        yield Check("sample", Outcome.NOT_CHECKED, "no row was scored again: texts and scores were not both published")
+    sides = {
+        name: side for name, side in published.scored.items() if has_texts(scoring, side) and ROW in side.column_names
+    }
+    if not any(len(side) for side in sides.values()):
+        told = "no row was scored again: texts and scores were not both published"
+        yield Check("sample", Outcome.NOT_CHECKED, told, SCORED_AGAIN)
         return
-    is_whole = "dropped" in published.sides and len(rows) == scoring.rows <= NEIGHBOUR_ROWS
-    drawn = rows.select(sorted(Random(seed).sample(range(len(rows)), min(sample, len(rows)))))  # noqa: S311 - a sample
-    pairs = _read_pairs(scoring, drawn)
-    yield _check_reasons(pairs, drawn, scoring)
+    rows = _side_by_side(list(sides.values()))
+    drawn = {name: draw_rows(side, sample, seed) for name, side in sides.items()}
+    chosen = _side_by_side([pick_rows(side, drawn[name]) for name, side in sides.items()])
+    is_whole = "dropped" in sides and len(rows) == scoring.rows and (sample is None or len(rows) <= NEIGHBOUR_ROWS)
+    pairs = read_some(scoring, chosen)
     for record in scoring.indicators:
-        if any(column not in drawn.column_names for column in record.writes):
-            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}: its columns were not published")
+        if any(column not in chosen.column_names for column in record.writes):
+            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}: its columns were not published", SCORED_AGAIN)
             continue
         try:
             indicator = rebuild(record)
             if compares_rows(indicator) and not is_whole:
                 needed = f"both sides with texts are needed, at most {NEIGHBOUR_ROWS:,} rows"
                 raise NotRescorable(f"it compares all rows, for which {needed}")
-            compared = (_read_pairs(scoring, rows), rows) if compares_rows(indicator) else (pairs, drawn)
+            compared = (read_some(scoring, rows), rows) if compares_rows(indicator) else (pairs, chosen)
             agreements = rescore(indicator, record, *compared)
         except NotRescorable as error:
-            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}: {error}")
+            read = [column for column in record.writes if column in scoring.rule.columns]
+            of_rule = f" (the rule reads {few(read)})" if read else ""
+            yield Check("sample", Outcome.NOT_CHECKED, f"{record.name}{of_rule}: {error}", SCORED_AGAIN)
         except HubError as error:
             yield Check("sample", Outcome.FAILED, f"{record.name}: {error}")
         else:
             yield from (agreement.check() for agreement in agreements)
+    # Of those drawn at random alone.
+    yield from _told_odds(
+        published, {name: len(side) if sample is None else min(sample, len(side)) for name, side in sides.items()}
+    )
 
 
-def _with_texts(published: PublishedSelection, record: ScoringRecord) -> Dataset | None:
-    """All rows of which both texts and scores are there, in the columns that both sides have."""
-    needed = {*record.columns.mapping.values(), LOG_LOSS, ROW}
-    sides = [side for side in published.scored.values() if len(side) and needed <= set(side.column_names)]
-    if not sides:
-        return None
-    shared = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
-    return undecoded(concatenate_datasets([side.select_columns(shared) for side in sides]))
+def draw_rows(side: Dataset, sample: int | None, seed: int) -> NDArray[np.int64]:
+    """Places of the rows of one side to score again, in order.
+
+    Drawn at random; beside them as many of those that were dropped because an indicator gave no value, which hides a
+    row whatever it is worth.
+    """
+    rows = len(side)
+    if sample is None or sample >= rows:
+        return np.arange(rows)
+    draw = Random(seed)  # noqa: S311 - a sample
+    drawn = set(draw.sample(range(rows), sample))
+    if REASON in side.column_names:
+        blank = [p for p, reason in enumerate(side[REASON][:]) if reason and reason.startswith(_NO_VALUE)]
+        drawn.update(draw.sample(blank, min(sample, len(blank))))
+    return np.array(sorted(drawn), dtype=np.int64)
 
 
-def _read_pairs(record: ScoringRecord, rows: Dataset) -> Pairs:
-    """The pairs of some rows, read as they were read when they were scored."""
-    record.columns.require(rows.column_names)
-    return record.columns.pairs(rows.with_format(None)[:])
+_NO_VALUE = (f"unscorable: {NO_VALUE}", "unscorable: no ")
 
 
-def _check_reasons(pairs: Pairs, rows: Dataset, record: ScoringRecord) -> Check:
-    """Whether the rows that cannot be read as a pair are those that were said to be."""
-    claims = rows[UNSCORABLE][:] if UNSCORABLE in rows.column_names else [""] * len(rows)
-    # A row with a pair may still lack a score, which no reading tells.
-    unread = {"", *(f"no {column}" for column in score_columns(record))}
-    reasons = list(zip(rows[ROW][:], pairs.reasons, claims, strict=True))
-    wrong = [row for row, reason, claim in reasons if reason and reason != claim]
-    wrong += [row for row, reason, claim in reasons if not reason and (claim or "") not in unread]
-    failures = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
-    return verdict("sample", failures, f"{len(rows)} rows drawn; those without a pair are those that were said to be")
+def _told_odds(published: PublishedSelection, drawn: dict[str, int]) -> Iterator[Check]:
+    """What the sample could have missed."""
+    sizes = {name: len(side) for name, side in published.sides.items()}
+    few_of = [tell_odds(sizes[name], number, name) for name, number in drawn.items() if number < sizes[name]]
+    if few_of:
+        told = "rows that were not drawn. Scored again: " + "; ".join(few_of) + ". --sample all scores every row"
+        yield Check("sample", Outcome.NOT_CHECKED, told)
+    if without := [f"{size:,} {name} rows" for name, size in sizes.items() if name not in drawn and size]:
+        told = f"the scores of {' and '.join(without)}: texts and scores were not both published"
+        yield Check("sample", Outcome.NOT_CHECKED, told)
+
+
+def _side_by_side(sides: list[Dataset]) -> Dataset:
+    """The rows of several sides in the columns that all of them have."""
+    filled = [side for side in sides if len(side)]
+    shared = [name for name in filled[0].column_names if all(name in side.column_names for side in filled)]
+    return undecoded(concatenate_datasets([side.select_columns(shared) for side in filled]))
 
 
 def tolerance_of(record: IndicatorRecord) -> float:
@@ -188,8 +223,14 @@ def _neighbours(indicator: KNNDistance, pairs: Pairs, precision: Any) -> dict[st
 
 
 def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
-    if record.model is None or (model := describe_model(indicator)) is None:
+    model = describe_model(indicator)
+    if model is None or record.model is None:
+        if (model is None) != (record.model is None):
+            has = "has a model" if record.model is None else "has none"
+            raise HubError(f"the record names {'no model' if record.model is None else 'a model'}, and it {has}")
         return
+    if model.get("id") != record.model.get("id"):
+        raise HubError(f"the model of its settings is {model.get('id')}, the record names {record.model.get('id')}")
     local, recorded = model["revision"], record.model.get("revision")
     if local != recorded and record.model.get("id") == STATIC:
         # Every machine distils it for itself, and another kind of processor rounds otherwise.

@@ -4,28 +4,39 @@ Each check is one function that says what it found; what could not be checked is
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from im_datasets.common.errors import ImDatasetsError, MissingExtraError, message_of
+from im_datasets.common.errors import HubError, ImDatasetsError, MissingExtraError, message_of
 from im_datasets.hub.client import is_of_the_hub, without_tokens
 from im_datasets.hub.published import PublishedSelection
+from im_datasets.hub.verification.card import check_card
 from im_datasets.hub.verification.checks import (
     Check,
     Outcome,
-    check_card,
     check_counts,
     check_cut,
     check_files,
     check_rule,
     check_statistics,
 )
+from im_datasets.hub.verification.claims import check_claims
+from im_datasets.hub.verification.duplicates import check_duplicates
+from im_datasets.hub.verification.indicators import check_indicators
 from im_datasets.hub.verification.loading import check_loading
+from im_datasets.hub.verification.reasons import check_evaluation, check_reasons, check_settings
+from im_datasets.hub.verification.repository import check_repository
 from im_datasets.hub.verification.rescoring import check_sample
+from im_datasets.hub.verification.sources import check_source
+from im_datasets.hub.verification.texts import check_columns
 
 SAMPLE = 32
-"""Rows that are scored again unless told otherwise."""
+"""Rows of each side that are scored again unless told otherwise."""
+
+ALL = "all"
+"""In place of their number: every row."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +68,57 @@ class Verification:
 
 
 def verify(
-    target: str | Path, *, revision: str | None = None, sample: int = SAMPLE, seed: int | None = None
+    target: str | Path,
+    *,
+    revision: str | None = None,
+    sample: int | Literal["all"] = SAMPLE,
+    seed: int | None = None,
+    source: str | Path | None = None,
+    evaluation: Sequence[str] | None = None,
 ) -> Verification:
     """Check a published selection against its own claims, and some of its scores against the models.
 
     Args:
         target: Owner and name on the Hub, a folder with a copy of it, or a folder that ``mine`` wrote.
         revision: Branch, tag, commit or ``refs/pr/…`` on the Hub; None is ``main``.
-        sample: Rows to score again with the recorded models; 0 scores none.
+        sample: Kept rows, and as many dropped ones, to score again with the recorded models; 0 scores none, ``"all"``
+            every row.
         seed: Draws them; None draws them anew each time, so that nobody can know which.
+        source: A path or the id of a Hub dataset that the rows are said to be from, to compare them with; None reads
+            no source, whatever the record names.
+        evaluation: The evaluation texts that the selection is said to leave out, to look for them; None looks for none.
 
     Returns:
         Every check with its outcome; ``ok`` says whether all held.
 
     Raises:
-        HubError: Nothing is there, or it is no selection of im-datasets.
+        HubError: Nothing is there, or it is no selection of im-datasets; ``sample`` is neither.
     """
+    if sample != ALL and not (isinstance(sample, int) and sample >= 0):
+        raise HubError(f"sample={sample!r}; it must be a whole number, 0 or more, or 'all'")
     published = PublishedSelection.open(target, revision)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    return Verification(published.name, published.commit, list(_all_checks(published, sample, seed)), seed)
+    asked = Asked(
+        None if isinstance(sample, str) else sample,
+        secrets.randbelow(2**31) if seed is None else seed,
+        source,
+        evaluation,
+    )
+    checks = list(_all_checks(published, asked))
+    checks += _guarded("claims", check_claims(published, checks))
+    return Verification(published.name, published.commit, checks, asked.seed)
 
 
-def _all_checks(published: PublishedSelection, sample: int, seed: int) -> Iterator[Check]:
+@dataclass(frozen=True)
+class Asked:
+    """What the one who verifies wants looked at; ``verify`` tells of each, a sample of None is every row."""
+
+    sample: int | None
+    seed: int
+    source: str | Path | None
+    evaluation: Sequence[str] | None
+
+
+def _all_checks(published: PublishedSelection, asked: Asked) -> Iterator[Check]:
     if published.is_from_cache:
         reason = "the Hub cannot be reached, so this is the copy of it in the local cache; it may have moved on"
         yield Check("commit", Outcome.NOT_CHECKED, reason)
@@ -90,11 +130,19 @@ def _all_checks(published: PublishedSelection, sample: int, seed: int) -> Iterat
     checks = {
         "counts": check_counts(published),
         "loading": check_loading(published),
+        "repository": check_repository(published),
         "cut": check_cut(published),
+        "settings": check_settings(published),
+        "reasons": check_reasons(published),
+        "evaluation": check_evaluation(published, asked.evaluation),
         "rule": check_rule(published),
+        "indicators": check_indicators(published),
         "statistics": check_statistics(published),
         "card": check_card(published),
-        "sample": check_sample(published, sample, seed),
+        "columns": check_columns(published),
+        "source": check_source(published, asked.source),
+        "duplicates": check_duplicates(published, asked.sample, asked.seed),
+        "sample": check_sample(published, asked.sample, asked.seed),
     }
     for name, check in checks.items():
         yield from _guarded(name, check)

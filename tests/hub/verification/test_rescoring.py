@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Value
+from forging import forge
 from verifying import (
     DROPPED,
     FAILED,
-    KEPT,
     NOT_CHECKED,
     REPO,
     failures,
@@ -49,7 +49,7 @@ def test_rescore_takes_nothing_from_the_store(tmp_path):
 
 def test_rescore_by_another_static_model_is_no_claim_either_way(monkeypatch):
     monkeypatch.setattr(Embedder, "embed", lambda self, texts: np.eye(2, dtype=np.float32)[: len(texts)])
-    monkeypatch.setattr(Embedder, "describe", lambda self: {"revision": "sha256:2"})
+    monkeypatch.setattr(Embedder, "describe", lambda self: {"id": "static", "revision": "sha256:2"})
     model = {"id": "static", "revision": "sha256:1", "dtype": "float32", "device": "cpu"}
     record = IndicatorRecord("Similarity", "1", ["im_similarity"], {}, model)
     rows = Dataset.from_dict({"im_row": [0], "im_similarity": [0.0]})
@@ -61,7 +61,7 @@ def test_rescore_compares_neighbours_in_the_precision_of_the_record(monkeypatch)
     # 0, 1 and 3 on a line, a third of that each: rounded to half precision, a distance of 1/3 becomes 0.33325.
     line = np.array([[0], [1], [3]], dtype=np.float32) / 3
     monkeypatch.setattr(KNNDistance, "vectors", lambda *_: line)
-    monkeypatch.setattr(Embedder, "describe", lambda self: {"revision": "sha256:1"})
+    monkeypatch.setattr(Embedder, "describe", lambda self: {"id": "m", "revision": "sha256:1"})
     rows = Dataset.from_dict({"im_row": [0, 1, 2], "im_knn_1": [0.333251953125, 0.333251953125, 0.666748046875]})
     pairs = Pairs.of(["a", "b", "c"], ["d", "e", "f"])
 
@@ -96,7 +96,7 @@ def test_verify_of_a_rule_with_a_local_model_says_that_it_cannot_be_had(hub, min
 
 def test_verify_catches_a_changed_row_whose_checksum_was_made_right(published):
     folder = published(include_dropped=True)
-    rewrite(folder, KEPT, set_value("output", 2, "Something else altogether."))
+    forge(folder, lambda forged: forged.kept[2].update(output="Something else altogether."))
     verification = verify(folder, sample=9)
     assert failures(verification) == {"sample"}
     assert re.search(r"im_quality: 1 of 9 rows score otherwise \(row \d", told(verification, FAILED))
