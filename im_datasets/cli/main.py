@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
@@ -37,11 +37,22 @@ _INTERRUPTED = {
 """Command → what its interruption left."""
 
 
+_Sample = int | Literal["all"]
+_WHOLE = (int, int | None, list[int] | None, _Sample)
+"""What is asked for where only whole numbers, and words of ours, will do."""
+
+
+def _not_negative(_type: Any, value: int | str) -> None:
+    if isinstance(value, int):
+        Number(gte=0)(_type, value)
+
+
 def _refuse_fractions(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse what is no whole number where one is asked for; cyclopts would round 2.5 to 2, and take none for None."""
     for argument in arguments:
-        for token in argument.tokens if argument.hint in (int, int | None, list[int] | None) else ():
-            if not re.fullmatch(r"[+-]?[\d_]+(\.0*)?", token.value):
+        for token in argument.tokens if argument.hint in _WHOLE else ():
+            is_word = argument.hint is _Sample and token.value == "all"
+            if not is_word and not re.fullmatch(r"[+-]?[\d_]+(\.0*)?", token.value):
                 raise CoercionError(token=token, argument=argument, target_type=int)
 
 
@@ -219,8 +230,10 @@ def verify(
     /,
     *,
     revision: str | None = None,
-    sample: Annotated[int, Parameter(validator=Number(gte=0))] = 32,
+    sample: Annotated[_Sample, Parameter(validator=_not_negative, metavar="N|all")] = 32,
     seed: int | None = None,
+    source: Annotated[str | None, Parameter(metavar="DATA")] = None,
+    evaluation: options.Evaluation = None,
     json: bool = False,
 ) -> int:
     """Check a published selection; exit status 1 when anything is not as it claims.
@@ -228,8 +241,10 @@ def verify(
     Args:
         target: A published selection (owner/name), or a folder of one.
         revision: Branch, tag, commit or refs/pr/N.
-        sample: Score this many rows again.
+        sample: Score this many kept rows again, and as many dropped ones; all scores every row.
         seed: Draw the same rows again.
+        source: Compare the rows with this source, a path or a Hub id; without it no source is read.
+        evaluation: Look for rows that repeat an instruction of this evaluation set.
         json: Print the checks as JSON.
     """
     from dataclasses import asdict
@@ -237,7 +252,7 @@ def verify(
     from im_datasets.cli.printing import print_verification
     from im_datasets.hub.verification.verify import verify as check
 
-    verification = check(target, revision=revision, sample=sample, seed=seed)
+    verification = check(target, revision=revision, sample=sample, seed=seed, source=source, evaluation=evaluation)
     if json:
         _print_json({**asdict(verification), "ok": verification.ok})
     else:

@@ -82,6 +82,9 @@ def _evaluation_texts(data: str) -> list[str]:
     return evaluation_texts(data)
 
 
+Evaluation = Annotated[list[str] | None, _word(_evaluation_texts, "DATA")]
+
+
 @Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(SourceRequest):

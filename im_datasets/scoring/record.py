@@ -146,9 +146,12 @@ def read_record(data: Mapping[str, Any]) -> ScoringRecord:
     """A record from its plain data, as ``ScoringRecord.to_dict`` gives it.
 
     Raises:
-        OutputError: It is no record; the rule, the columns or another field is not as it should be.
+        OutputError: It is no record of a known schema version; the rule, the columns or another field is not as it
+            should be.
     """
     try:
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {data['schema_version']!r}; known: {SCHEMA_VERSION}")
         return ScoringRecord(**_typed(data))
     except _MALFORMED as error:
         raise OutputError(f"not a scoring record: {shown(message_of(error), MESSAGE)}") from error

@@ -2,12 +2,15 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from datasets import Dataset
+from forging import ASKED, DEFAULT, FACTS, RULE, source_rows
+from forging import REPO as FORGED
 from report_sample import make_record, make_selection
 from verifying import (
     REPO,
@@ -100,3 +103,59 @@ def pushed(hub, mined):
         hub.store.put(REPO, {"README.md": text.encode(), "extra/evil.parquet": evil.getvalue(), **(files or {})})
 
     return tamper
+
+
+@pytest.fixture(scope="session")
+def forge_source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in source_rows()))
+    return folder / "rows.jsonl"
+
+
+@pytest.fixture(scope="session")
+def forge_selected(forge_source, tmp_path_factory):
+    """Selections by what was asked, each made once."""
+    made = {}
+
+    def select(**asked):
+        key = json.dumps(asked, sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("mined") / "out"
+            rule = asked.pop("rule", RULE)
+            made[key] = mine(
+                forge_source, folder, rule=rule, **{"top_k": 8, **asked}, **FACTS, progress=False
+            ).selection
+        return made[key]
+
+    return select
+
+
+@pytest.fixture(scope="session")
+def forge_files():
+    """The files of each publication, made once, without a Hub."""
+    return {}
+
+
+@pytest.fixture
+def lay(hub, quick_figures, forge_selected, forge_files, tmp_path):
+    """Lay a copy of a publication into a folder: what was asked of the selection, and of the push."""
+
+    def put(asked=ASKED, options=DEFAULT):
+        key = json.dumps([asked, options], sort_keys=True)
+        if key not in forge_files:
+            push_selected(forge_selected(**asked), FORGED, **FACTS, **options)
+            forge_files[key] = dict(hub.store.repos["dataset", FORGED].commit_at("main").files)
+        folder = tmp_path / "published"
+        shutil.rmtree(folder, ignore_errors=True)
+        for path, file in forge_files[key].items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(file.content)
+        return folder
+
+    return put
+
+
+@pytest.fixture
+def no_loading(monkeypatch):
+    """What `datasets` makes of the files takes a tenth of a second, and is for other tests."""
+    monkeypatch.setattr("im_datasets.hub.verification.verify.check_loading", lambda published: iter(()))

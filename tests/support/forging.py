@@ -26,6 +26,33 @@ MANIFEST, CARD = "instructmining.json", "README.md"
 RULE = LinearRule("long answers", "Long answers first", 1.0, (Term("im_output_length", -0.01),))
 """A rule that needs no model."""
 
+REPO = "me/forged"
+FACTS = {"license": "cc0-1.0", "language": "en"}
+EVALUATION = ["Describe in your own words how a glacier carves out a valley."]
+WORDS = "stone river cloud garden winter engine letter bridge mirror candle forest harbour".split()  # noqa: SIM905
+
+
+def source_rows() -> list[dict[str, Any]]:
+    """Longer answers score better: rows 0 to 5 are the best, of which 1 repeats 0 and 2 repeats an evaluation text."""
+    rows = []
+    for number in range(24):
+        word, other = WORDS[number % 12], WORDS[(number * 5 + 3) % 12]
+        answer = f"{word} and {other}: " + " ".join(
+            f"{WORDS[(number * k + k) % 12]} {k}" for k in range(1, 26 - number)
+        )
+        question = f"What has a {word} to do with a {other}, case {number}?"
+        rows.append({"instruction": question, "output": answer, "topic": "abccccc"[number % 6], "id": number})
+    rows[1] |= {"instruction": rows[0]["instruction"] + " ", "output": rows[0]["output"].removesuffix(" 25")}
+    rows[2]["instruction"] = EVALUATION[0]
+    rows[20]["output"] = ""
+    return rows
+
+
+DEFAULT = {"include_dropped": True}
+ASKED = {"per_group": ("topic", 3), "near_duplicates": 0.98, "exclude_contaminated": EVALUATION}
+"""What is asked of a push, and of a selection that has every reason to drop a row."""
+
+
 Row = dict[str, Any]
 Change = Callable[["Forged"], None]
 

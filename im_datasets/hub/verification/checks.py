@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -123,14 +124,14 @@ def check_counts(published: PublishedSelection) -> Iterator[Check]:
     wrong += _wrong_columns(published)
     dropped = published.sides.get("dropped")
     if dropped is not None and REASON in dropped.column_names:
-        reasons = dict(Counter(dropped[REASON][:]))
+        reasons = dict(Counter(values_of(dropped, REASON)))
         if reasons != claims["reasons"]:
             wrong.append(f"drop reasons {reasons}, claimed are {claims['reasons']}")
-    numbers = [row for rows in published.scored.values() for row in rows[ROW][:]]
+    numbers = [row for rows in published.scored.values() for row in values_of(rows, ROW)]
     if len(set(numbers)) < len(numbers):
         wrong.append("a row number comes twice")
     scores = published.tables.get("scores")
-    if scores is not None and sum(scores[IS_KEPT][:]) != claims["kept"]:
+    if scores is not None and sum(values_of(scores, IS_KEPT)) != claims["kept"]:
         wrong.append("the scores mark another number of rows as kept")
     wrong += _wrong_copies(published)
     if dropped is None:
@@ -155,7 +156,7 @@ def _wrong_unscorable(published: PublishedSelection) -> list[str]:
     sides = list(published.scored.values())
     if published.record is None or len(sides) < 2 or any(UNSCORABLE not in side.column_names for side in sides):
         return []
-    stated = dict(Counter(reason for side in sides for reason in side[UNSCORABLE][:] if reason))
+    stated = dict(Counter(reason for side in sides for reason in values_of(side, UNSCORABLE) if reason))
     claimed = published.record.unscorable
     return [] if stated == claimed else [f"unscorable rows {stated}, claimed are {claimed}"]
 
@@ -178,7 +179,7 @@ def _wrong_copies(published: PublishedSelection) -> list[str]:
     scores, wrong = published.tables.get("scores"), []
     if scores is None:
         return []
-    is_kept = np.asarray(scores[IS_KEPT][:], dtype=bool)
+    is_kept = np.asarray(values_of(scores, IS_KEPT), dtype=bool)
     for name, places in (("kept", np.flatnonzero(is_kept)), ("dropped", np.flatnonzero(~is_kept))):
         rows = published.tables.get(name)
         if rows is None:
@@ -189,9 +190,15 @@ def _wrong_copies(published: PublishedSelection) -> list[str]:
         copies = scores.select(places)
         shared = [column for column in scores.column_names if column in rows.column_names]
         # By what they print as: NaN is equal to itself there.
-        other = [column for column in shared if repr(copies[column][:]) != repr(rows[column][:])]
+        other = [column for column in shared if repr(values_of(copies, column)) != repr(values_of(rows, column))]
         wrong += [f"{column} of {name} is another one in scores" for column in other]
     return wrong
+
+
+def values_of(rows: Dataset, column: str) -> list[Any]:
+    """A column as it lies there, whatever a stranger says that it is: nothing in it is decoded or opened."""
+    values: list[Any] = read_column(rows, column).to_pylist()
+    return values
 
 
 def numbers_of(rows: Dataset, column: str) -> NDArray[np.float64]:
@@ -207,7 +214,7 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     if kept is None:
         yield Check("cut", Outcome.NOT_CHECKED, "the scores were not published")
         return
-    losses, ranks, cut = numbers_of(kept, LOG_LOSS), kept[RANK][:], published.claims["cut"]
+    losses, ranks, cut = numbers_of(kept, LOG_LOSS), values_of(kept, RANK), published.claims["cut"]
     wrong = []
     if not np.isfinite(losses).all():
         wrong.append("a kept row has no score")
@@ -219,7 +226,7 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     if dropped is not None:
         wrong += _wrong_ranks(kept, dropped)
     if dropped is not None and REASON in dropped.column_names and cut is not None:
-        below = np.array([reason == BELOW_THE_CUT for reason in dropped[REASON][:]], dtype=bool)
+        below = np.array([reason == BELOW_THE_CUT for reason in values_of(dropped, REASON)], dtype=bool)
         if better := int((numbers_of(dropped, LOG_LOSS)[below] < cut).sum()):
             wrong.append(f"{better} rows dropped as below the cut score better than the cut")
     right = f"every kept row scores {cut:.6g} or better, in order" if len(losses) else "no row was kept"
@@ -259,7 +266,7 @@ def check_rule(published: PublishedSelection) -> Iterator[Check]:
         equal = np.isclose(numbers_of(side, LOG_LOSS), expected, rtol=_SLACK, atol=_SLACK, equal_nan=True)
         rows += len(side)
         if not equal.all():
-            numbers = np.array(side[ROW][:])[~equal].tolist()
+            numbers = np.array(values_of(side, ROW))[~equal].tolist()
             wrong.append(f"{name}: {len(numbers)} scores are not what the rule gives (row {few(numbers)})")
     is_known = shipped is not None and shipped.to_dict() == rule.to_dict()
     if not is_known:
@@ -307,7 +314,7 @@ def _wrong_unscored(published: PublishedSelection, record: ScoringRecord, counts
     sides, of_no_value = list(published.scored.values()), {f"no {column}" for column in score_columns(record)}
     if any(UNSCORABLE not in side.column_names for side in sides):
         return []
-    reasons = [reason or "" for side in sides for reason in side[UNSCORABLE][:]]
+    reasons = [reason or "" for side in sides for reason in values_of(side, UNSCORABLE)]
     pairs = sum(reason == "" or reason in of_no_value for reason in reasons)
     wrong = []
     for indicator in record.indicators:

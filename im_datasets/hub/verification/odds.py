@@ -32,8 +32,9 @@ def tell_odds(rows: int, drawn: int, side: str) -> str:
         '32 of 2,000 kept rows: a forgery of 5 % of them would have been seen with a chance of 81 %'
     """
     forged = ceil(SHARE * rows)
-    # Rounded down: odds that are told are never better than they are.
-    chance = int(100 * chance_of_seeing(rows, drawn, forged))
+    chance = chance_of_seeing(rows, drawn, forged)
+    # Nothing is certain before every sample would show it.
+    percent = 100 if chance == 1 else min(99, round(100 * chance))
     share = f"{SHARE:.0%}".replace("%", " %")
-    seen = f"a forgery of {share} of them would have been seen with a chance of {chance} %"
+    seen = f"a forgery of {share} of them would have been seen with a chance of {percent} %"
     return f"{drawn:,} of {rows:,} {side} rows: {seen}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from im_datasets.data.arrow import read_column
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.verification.checks import Check, Outcome, few, numbers_of, verdict
+from im_datasets.hub.verification.checks import Check, Outcome, few, numbers_of, values_of, verdict
 from im_datasets.hub.verification.texts import has_texts, read_pairs
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.report.statistics import score_columns
@@ -117,7 +117,7 @@ class Side:
     @cached_property
     def reasons(self) -> list[str]:
         """Why each was dropped."""
-        return [reason or "" for reason in self.rows[REASON][:]]
+        return [reason or "" for reason in values_of(self.rows, REASON)]
 
     @cached_property
     def twins(self) -> NDArray[np.int64]:
@@ -129,7 +129,7 @@ class Side:
         """Why each has no score; empty where it has one, or where no column tells."""
         if UNSCORABLE not in self.rows.column_names:
             return [""] * len(self.rows)
-        return [reason or "" for reason in self.rows[UNSCORABLE][:]]
+        return [reason or "" for reason in values_of(self.rows, UNSCORABLE)]
 
     @classmethod
     def of(cls, published: PublishedSelection) -> tuple[Self, Self] | None:
@@ -248,33 +248,32 @@ def _check_texts(published: PublishedSelection, kept: Side, dropped: Side) -> It
     record, wrong, read = published.record, [], 0
     if record is None:
         return
-    of_no_value = {f"no {column}": column for column in score_columns(record)}
     for name, side in (("kept", kept), ("dropped", dropped)):
         if not has_texts(record, side.rows):
-            yield Check(
-                "reasons", Outcome.NOT_CHECKED, f"which {name} rows hold no pair: their texts were not published"
-            )
+            told = f"which {name} rows hold no pair: their texts were not published"
+            yield Check("reasons", Outcome.NOT_CHECKED, told)
             continue
-        reasons = [reason for pairs in read_pairs(record, side.rows) for reason in pairs.reasons]
-        read += len(reasons)
-        for place, found in enumerate(reasons):
-            stated = side.unscorable[place]
-            dropped_for = dropped.reasons[place] if name == "dropped" else ""
-            column = of_no_value.get(stated)
-            if found:
-                is_right = stated == found
-            elif column is not None and column in side.rows.column_names:
-                is_right = math.isnan(float(np.nan if (v := side.rows[column][place]) is None else v))
-            else:
-                is_right = not stated
-            is_right = is_right and (not dropped_for.startswith(UNREAD) or dropped_for == f"{UNREAD}{found}")
-            if not is_right:
-                wrong.append(int(side.numbers[place]))
+        wrong += _wrong_pairs(record, side, dropped.reasons if name == "dropped" else [""] * len(side.rows))
+        read += len(side.rows)
     if read:
         failures = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
-        yield verdict(
-            "reasons", failures, f"{read:,} rows read again; those without a pair are those that were said to be"
-        )
+        told = f"{read:,} rows read again; those without a pair are those that were said to be"
+        yield verdict("reasons", failures, told)
+
+
+def _wrong_pairs(record: ScoringRecord, side: Side, dropped_for: list[str]) -> list[int]:
+    """Rows whose texts do not bear out what they were called unscorable for."""
+    reasons = [reason for pairs in read_pairs(record, side.rows) for reason in pairs.reasons]
+    columns = [column for column in score_columns(record) if column in side.rows.column_names]
+    has_none = {f"no {column}": np.isnan(numbers_of(side.rows, column)) for column in columns}
+    wrong = []
+    for place, (reason, stated, given) in enumerate(zip(reasons, side.unscorable, dropped_for, strict=True)):
+        # A row with a pair may still lack a value, which no reading tells.
+        lacks_a_value = not reason and stated in has_none and has_none[stated][place]
+        is_told = stated == reason or lacks_a_value
+        if not is_told or (given.startswith(UNREAD) and given != f"{UNREAD}{reason}"):
+            wrong.append(int(side.numbers[place]))
+    return wrong
 
 
 def check_evaluation(published: PublishedSelection, texts: Sequence[str] | None) -> Iterator[Check]:
@@ -325,10 +324,10 @@ def _wrong_repeats(record: ScoringRecord, name: str, rows: Dataset, index: Evalu
         ]
     return [
         f"row {_number(rows, place)} was dropped as contaminated and repeats no evaluation text"
-        for place, reason in enumerate(rows[REASON][:])
+        for place, reason in enumerate(values_of(rows, REASON))
         if reason == CONTAMINATED and not repeats[place]
     ]
 
 
 def _number(rows: Dataset, place: int) -> int:
-    return int(rows[ROW][place]) if ROW in rows.column_names else place
+    return int(values_of(rows.select([place]), ROW)[0]) if ROW in rows.column_names else place

@@ -17,7 +17,7 @@ from im_datasets.common.errors import HubError, ImDatasetsError
 from im_datasets.data.arrow import pick_rows, undecoded
 from im_datasets.data.pairs import Pairs
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.verification.checks import Check, Outcome, few
+from im_datasets.hub.verification.checks import Check, Outcome, few, values_of
 from im_datasets.hub.verification.odds import tell_odds
 from im_datasets.hub.verification.texts import has_texts, read_some
 from im_datasets.indicators.base import Indicator
@@ -136,7 +136,7 @@ def draw_rows(side: Dataset, sample: int | None, seed: int) -> NDArray[np.int64]
     draw = Random(seed)  # noqa: S311 - a sample
     drawn = set(draw.sample(range(rows), sample))
     if REASON in side.column_names:
-        blank = [p for p, reason in enumerate(side[REASON][:]) if reason and reason.startswith(_NO_VALUE)]
+        blank = [p for p, reason in enumerate(values_of(side, REASON)) if reason and reason.startswith(_NO_VALUE)]
         drawn.update(draw.sample(blank, min(sample, len(blank))))
     return np.array(sorted(drawn), dtype=np.int64)
 
@@ -194,9 +194,9 @@ def rescore(indicator: Indicator, record: IndicatorRecord, pairs: Pairs, rows: D
         raise
     except ImDatasetsError as error:
         raise NotRescorable(str(error)) from error
-    numbers, tolerance, agreements = np.asarray(rows[ROW][:]), tolerance_of(record), []
+    numbers, tolerance, agreements = np.asarray(values_of(rows, ROW)), tolerance_of(record), []
     for column in record.writes:
-        published = np.asarray(rows[column][:], dtype=np.float64)
+        published = np.asarray(values_of(rows, column), dtype=np.float64)
         differences = _difference(published, np.asarray(fresh[column], dtype=np.float64))
         differing = [int(number) for number in numbers[~(differences <= tolerance)]]
         largest = float(differences.max(initial=0.0))

@@ -15,7 +15,7 @@ from im_datasets.data.prepare import prepare
 from im_datasets.data.request import SourceRequest
 from im_datasets.data.source import Source, read_source
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
+from im_datasets.hub.verification.checks import Check, Outcome, few, values_of, verdict
 from im_datasets.hub.verification.texts import BATCH
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.select import ROW
@@ -111,7 +111,7 @@ def _wrong_rows(name: str, side: Dataset, source: Dataset) -> list[str]:
     """Rows whose values are not those of their place in the source."""
     numbers = read_column(side, ROW).to_pylist()
     if ROW in source.column_names:
-        place_of = {number: place for place, number in enumerate(source[ROW][:])}
+        place_of = {number: place for place, number in enumerate(values_of(source, ROW))}
     else:
         place_of = {place: place for place in range(len(source))}
     if unknown := [number for number in numbers if number not in place_of]:

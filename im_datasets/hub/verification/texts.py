@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datasets import Dataset
 
 from im_datasets.common.errors import ColumnsError
+from im_datasets.data.arrow import undecoded
 from im_datasets.data.columns import TURN, Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.hub.published import PublishedSelection
@@ -24,7 +25,7 @@ def read_pairs(record: ScoringRecord, rows: Dataset) -> Iterator[Pairs]:
     """The pairs of all rows, some at a time; no other column is read."""
     columns = record.columns
     columns.require(rows.column_names)
-    texts = rows.with_format(None).select_columns(list(columns.mapping.values()))
+    texts = undecoded(rows.select_columns(list(columns.mapping.values())))
     for start in range(0, len(texts), BATCH):
         yield columns.pairs(texts[start : start + BATCH])
 

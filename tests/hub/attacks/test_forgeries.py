@@ -1,99 +1,19 @@
 """Forgeries of which everything that follows is made right again → what verification says of them."""
 
-import json
 import math
 import re
-import shutil
 
 import pytest
-from forging import RULE, claim_blocks, edit, forge
+from forging import ASKED, EVALUATION, FACTS, REPO, RULE, claim_blocks, edit, forge
 from verifying import FAILED, NOT_CHECKED, edit_manifest, told
 
 from im_datasets import mine, push_selected, verify
 
-REPO = "me/forged"
-FACTS = {"license": "cc0-1.0", "language": "en"}
-EVALUATION = ["Describe in your own words how a glacier carves out a valley."]
-WORDS = "stone river cloud garden winter engine letter bridge mirror candle forest harbour".split()  # noqa: SIM905
 KEPT_SHARD = "kept/train-00000-of-00001.parquet"
 
 
-def source_rows():
-    """Longer answers score better: rows 0 to 5 are the best, of which 1 repeats 0 and 2 repeats an evaluation text."""
-    rows = []
-    for number in range(24):
-        word, other = WORDS[number % 12], WORDS[(number * 5 + 3) % 12]
-        answer = f"{word} and {other}: " + " ".join(
-            f"{WORDS[(number * k + k) % 12]} {k}" for k in range(1, 26 - number)
-        )
-        question = f"What has a {word} to do with a {other}, case {number}?"
-        rows.append({"instruction": question, "output": answer, "topic": "abccccc"[number % 6], "id": number})
-    rows[1] |= {"instruction": rows[0]["instruction"] + " ", "output": rows[0]["output"].removesuffix(" 25")}
-    rows[2]["instruction"] = EVALUATION[0]
-    rows[20]["output"] = ""
-    return rows
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("source")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in source_rows()))
-    return folder / "rows.jsonl"
-
-
-DEFAULT = {"include_dropped": True}
-ASKED = {"per_group": ("topic", 3), "near_duplicates": 0.98, "exclude_contaminated": EVALUATION}
-
-
-@pytest.fixture(scope="module")
-def selected(source, tmp_path_factory):
-    """Selections by what was asked, each made once."""
-    made = {}
-
-    def select(**asked):
-        key = json.dumps(asked, sort_keys=True)
-        if key not in made:
-            folder = tmp_path_factory.mktemp("mined") / "out"
-            rule = asked.pop("rule", RULE)
-            made[key] = mine(source, folder, rule=rule, **{"top_k": 8, **asked}, **FACTS, progress=False).selection
-        return made[key]
-
-    return select
-
-
-@pytest.fixture(scope="module")
-def pushed():
-    """The files of each publication, made once, without a Hub."""
-    return {}
-
-
-@pytest.fixture
-def lay(hub, quick_figures, selected, pushed, tmp_path):
-    """Lay a copy of a publication into a folder: what was asked of the selection, and of the push."""
-
-    def put(asked=ASKED, options=DEFAULT):
-        key = json.dumps([asked, options], sort_keys=True)
-        if key not in pushed:
-            push_selected(selected(**asked), REPO, **FACTS, **options)
-            pushed[key] = dict(hub.store.repos["dataset", REPO].commit_at("main").files)
-        folder = tmp_path / "published"
-        shutil.rmtree(folder, ignore_errors=True)
-        for path, file in pushed[key].items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(file.content)
-        return folder
-
-    return put
-
-
-@pytest.fixture
-def no_loading(monkeypatch):
-    """What `datasets` makes of the files takes a tenth of a second, and is for other tests."""
-    monkeypatch.setattr("im_datasets.hub.verification.verify.check_loading", lambda published: iter(()))
-
-
-def test_the_selection_has_every_reason_to_drop_a_row(selected):
-    assert set(selected(**ASKED).reasons) == {
+def test_the_selection_has_every_reason_to_drop_a_row(forge_selected):
+    assert set(forge_selected(**ASKED).reasons) == {
         "below the cut",
         "over the quota",
         "contaminated",
@@ -113,11 +33,11 @@ def test_the_selection_has_every_reason_to_drop_a_row(selected):
         {"columns": "original"},
     ],
 )
-def test_an_honest_publication_passes_before_and_after_the_forger_had_it(lay, source, options):
+def test_an_honest_publication_passes_before_and_after_the_forger_had_it(lay, forge_source, options):
     folder = lay(options=options)
-    assert told(verify(folder, sample="all", source=source, evaluation=EVALUATION), FAILED) == ""
+    assert told(verify(folder, sample="all", source=forge_source, evaluation=EVALUATION), FAILED) == ""
     forge(folder, lambda forged: None)
-    assert told(verify(folder, sample="all", source=source, evaluation=EVALUATION), FAILED) == ""
+    assert told(verify(folder, sample="all", source=forge_source, evaluation=EVALUATION), FAILED) == ""
 
 
 # What is forged → who tells of it, and how.
@@ -370,11 +290,11 @@ HANDED_OVER = {
 
 
 @pytest.mark.parametrize("name", HANDED_OVER)
-def test_a_forgery_is_told_by_source_and_evaluation_texts(no_loading, lay, source, name):
+def test_a_forgery_is_told_by_source_and_evaluation_texts(no_loading, lay, forge_source, name):
     change, match = HANDED_OVER[name]
     folder = lay()
     forge(folder, change)
-    verification = verify(folder, sample=1, source=source, evaluation=EVALUATION)
+    verification = verify(folder, sample=1, source=forge_source, evaluation=EVALUATION)
     assert match in told(verification, FAILED)
 
 
@@ -388,10 +308,10 @@ def other_numbers(forged):
         row["im_duplicate_of"] = 23 - row["im_duplicate_of"] if row["im_duplicate_of"] >= 0 else -1
 
 
-def test_rows_under_other_numbers_are_told_by_the_source(lay, source):
+def test_rows_under_other_numbers_are_told_by_the_source(lay, forge_source):
     folder = lay()
     forge(folder, other_numbers)
-    assert "is another one in the source" in told(verify(folder, source=source), FAILED)
+    assert "is another one in the source" in told(verify(folder, source=forge_source), FAILED)
 
 
 def test_evaluation_texts_that_are_not_those_of_the_selection_settle_nothing(lay):
@@ -595,7 +515,7 @@ MANIFESTS = {
     "unscorable": (lambda m: m["record"].update(unscorable={}), FAILED, "claimed are {}"),
     "unscored": (lambda m: m["record"]["indicators"][0].update(unscored=7), FAILED, "rows without a value, claimed 7"),
     "statistics": (lambda m: m["record"].update(statistics={}), FAILED, "the record lacks the statistics of"),
-    "size": (lambda m: m["files"][KEPT_SHARD].update(size=1), FAILED, "has another size or name in git"),
+    "size": (lambda m: m["files"][KEPT_SHARD].update(size=1), FAILED, "bytes, claimed are 1"),
     "notes": (lambda m: m["record"]["columns"].update(notes=["Checked by hand."]), FAILED, "record.columns.notes"),
     "layout": (lambda m: m["record"]["columns"].update(layout="x"), FAILED, "record.columns.layout"),
     "more of the columns": (lambda m: m["record"]["columns"].update(by="me"), FAILED, "record.columns.by"),
@@ -630,13 +550,15 @@ def test_no_forgery_changes_what_verification_says_of_a_model_it_cannot_have(lay
     assert "runs a function of its publisher's" in told(verify(folder, sample=2), NOT_CHECKED)
 
 
-def test_a_selection_of_fewer_rows_than_its_record_names_is_told_by_the_source(hub, quick_figures, source, tmp_path):
+def test_a_selection_of_fewer_rows_than_its_record_names_is_told_by_the_source(
+    hub, quick_figures, forge_source, tmp_path
+):
     """A forger who runs everything anew leaves no trace but the source."""
-    rows = source.read_text().splitlines(keepends=True)
+    rows = forge_source.read_text().splitlines(keepends=True)
     (tmp_path / "rows.jsonl").write_text("".join(rows[3:]))
     mined = mine(tmp_path / "rows.jsonl", tmp_path / "mined", rule=RULE, top_k=8, **FACTS, progress=False)
     push_selected(mined.selection, REPO, **FACTS, include_dropped=True)
     verification = verify(REPO, sample="all")
     assert verification.ok
     assert "that these rows are those of rows.jsonl: pass --source a copy of it" in told(verification, NOT_CHECKED)
-    assert "the source has 24 rows, claimed are 21" in told(verify(REPO, sample=0, source=source), FAILED)
+    assert "the source has 24 rows, claimed are 21" in told(verify(REPO, sample=0, source=forge_source), FAILED)
