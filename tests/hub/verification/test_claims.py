@@ -37,7 +37,14 @@ def _places_of_classes():
     places = {(*place, field.name) for place, kind in OPENED.items() for field in fields(kind)}
     # Those that are opened again are no claims of their own.
     opened = {place[: end + 1] for place in OPENED for end in range(len(place))}
-    opened |= {("selection",), ("card",), ("record", "source"), ("record", "columns"), ("record", "selection")}
+    opened |= {
+        ("record", "indicators", "0", "model"),
+        ("selection",),
+        ("card",),
+        ("record", "source"),
+        ("record", "columns"),
+        ("record", "selection"),
+    }
     settings = SelectionRequest(top_k=1).settings(embedder=None, evaluation_sha256=None, shortfall=0)
     places |= {("selection", name) for name in (*settings, "kept", "dropped", "cut", "reasons")}
     places |= {("record", "columns", name) for name in Columns(messages="m").to_dict()}
