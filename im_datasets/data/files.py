@@ -62,23 +62,27 @@ def find_files(data: str) -> dict[str, list[Path]]:
         the names of its files, as `datasets` does, one of selected rows into its sides. Empty where nothing is there.
 
     Raises:
-        SourceError: There is something, but no data file that can be read.
+        SourceError: There is something, but no data file that can be read, or one that is none or lies elsewhere.
     """
     path = Path(data).expanduser()
     splits: dict[str, list[Path]] = defaultdict(list)
     if path.is_file():
         files = splits["train"] = [path]
     elif path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_data(file, path)]
+        files = [file for file in sorted(path.rglob("*")) if not file.is_dir() and _is_data(file, path)]
+        _check_inside(path, files)
         is_result = any((path / mark).is_file() for mark in _RESULT_MARKS)
         for file in files:
             # The sides of a selection: ``kept.parquet``, or the shards in ``kept/``.
             side = Path(file.relative_to(path).parts[0]).stem
             splits[side if is_result else _split_of(file, path)].append(file)
     else:
+        if path.exists():
+            raise SourceError(f"{path.name} is no plain file, and is not opened; pass a file, a folder or a glob")
         # A pattern may be absolute, which Path.glob refuses.
         paths = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        files = [file for file in paths if file.is_file()]
+        files = [file for file in paths if not file.is_dir()]
+        _check_inside(_fixed_part(path), files)
         if files:
             splits["train"] = files
     if path.is_dir() and not files:
@@ -89,6 +93,35 @@ def find_files(data: str) -> dict[str, list[Path]]:
         if file.stat().st_size == 0:
             raise SourceError(f"the file {file.name} is empty")
     return dict(splits)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder of a pattern that holds whatever matches it."""
+    return next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
+
+
+def _check_inside(folder: Path, files: list[Path]) -> None:
+    """Refuse links that lead out of a folder, which may be a stranger's, and what is no file: a pipe never ends.
+
+    Raises:
+        SourceError: Names the first one.
+    """
+    root = folder.resolve()
+    homes = [root]
+    # In the Hub's cache a repository's files are links from `snapshots/<commit>/` to its `blobs/` beside.
+    homes += [place.parent.parent / "blobs" for place in (root, *root.parents) if place.parent.name == "snapshots"]
+    for file in files:
+        try:
+            real = file.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise SourceError(f"{file.name} is a link that leads nowhere; remove it, or mend it") from None
+        if not real.is_file():
+            raise SourceError(f"{file.name} is no plain file, and is not opened; remove it, or pass another file")
+        if not any(real.is_relative_to(home) for home in homes):
+            raise SourceError(
+                f"{file.name} is a link that leads out of the folder {folder.name or folder}, and is not followed; "
+                "pass that file by its own path, or copy it here"
+            )
 
 
 def read_files(files: list[Path], split: str) -> Dataset:

@@ -13,13 +13,15 @@ from random import Random
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset_builder, load_from_disk
+from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetsError
 
-from im_datasets.common.errors import SourceError, message_of
+from im_datasets.common.errors import SourceError, UntrustedError, message_of
 from im_datasets.data.arrow import stored, undecoded, with_features
 from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
+from im_datasets.data.hub_repository import open_repository
 from im_datasets.data.request import SourceRequest
+from im_datasets.data.saved_folder import is_saved, read_saved, saved_splits
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 """A dataset's id on the Hub: name, or owner/name."""
@@ -100,7 +102,7 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     parquet: tuple[str, ...] = ()
     with _quiet():
         # A saved dataset first: its folder holds no file that find_files would take.
-        if any((folder / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        if is_saved(folder):
             rows, info = _from_disk(folder, request.split)
         elif files := find_files(text):
             stream = (limit, seed) if request.streaming else None
@@ -146,19 +148,22 @@ def _from_files(
 
 
 def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]]:
+    chosen, place = split, folder
     try:
-        saved = load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+        if (splits := saved_splits(folder)) is not None:
+            chosen = _choose("split", split, splits, folder.name)
+            place = folder / chosen
+        saved = read_saved(place)
+    except SourceError:
+        raise
+    except UntrustedError as error:
+        raise SourceError(f"cannot read the saved dataset {folder.name}: {error}") from error
+    except Exception as error:  # what somebody else wrote may break anything in the library
         raise SourceError(f"cannot read the saved dataset {folder.name}: {one_line(error)}") from error
-    chosen = split
-    if isinstance(saved, DatasetDict):
-        chosen = _choose("split", split, list(saved), folder.name)
-        saved, folder = saved[chosen], folder / chosen
-    elif split and str(saved.split or "train") != split:
+    if splits is None and split and (saved.split or "train") != split:
         raise SourceError(f"{folder.name} is one saved dataset without a split {split!r}; leave split out")
-    files = sorted(folder.glob("*.arrow"))
-    names = [file.name for file in files]
-    return saved, {"kind": "saved", "split": chosen, "fingerprint": fingerprint(files), "files": names}
+    info = {"kind": "saved", "split": chosen, "fingerprint": saved.fingerprint, "files": saved.files}
+    return saved.rows, info
 
 
 def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
@@ -166,7 +171,7 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
     if not HUB_ID.fullmatch(name) or format_of(Path(name)):
         raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
     try:
-        builder = load_dataset_builder(name, name=request.config, revision=request.revision)
+        builder = open_repository(name, request.config, request.revision)
         files = getattr(builder.config, "data_files", None) or {}
         splits = [str(split) for split in files or builder.info.splits or ["train"]]
         chosen = _choose("split", request.split, splits, name)
@@ -175,7 +180,11 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(split=chosen)
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+    except SourceError:
+        raise
+    except UntrustedError as error:
+        raise SourceError(str(error)) from error
+    except Exception as error:  # what a stranger wrote may break anything in the loaders
         raise SourceError(_hub_problem(name, error)) from error
     # A builder of data files reads from hf://datasets/<id>@<commit>; that of a Parquet export has it as its hash alone.
     sha = re.search(r"@([0-9a-f]{40})", str(builder.base_path)) or re.fullmatch(r"([0-9a-f]{40})", str(builder.hash))
@@ -203,6 +212,8 @@ def _hub_problem(name: str, error: Exception) -> str:
         return f"{message} Pass an existing branch, tag or commit as --revision (revision=)."
     # After the gated and the missing revision, which `datasets` raises as the same DatasetNotFoundError.
     if isinstance(error, FileNotFoundError):
+        # After which `datasets` lists some two hundred suffixes.
+        message = message.split(" with any supported extension")[0]
         return f"no file or folder {name}, and on the Hub: {message} If it is private, run: hf auth login"
     return f"cannot load {name} from the Hub: {one_line(error)}"
 
