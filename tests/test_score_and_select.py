@@ -220,7 +220,7 @@ def test_score_files_that_fails_to_replace_a_file_leaves_the_old_one(data, tmp_p
     out = tmp_path / "scored.parquet"
     old = _score(data, out).record
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
