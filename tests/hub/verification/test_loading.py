@@ -120,9 +120,10 @@ def reads(path):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_verify_fails_a_card_that_leads_elsewhere_without_following_it(published, spied, change, match):
+def test_verify_fails_a_card_that_leads_elsewhere_without_following_it(published, spy, change, match):
     folder = published(include_dropped=True)
     (folder / "README.md").write_text(change((folder / "README.md").read_text()))
+    spied = spy()
     wrong = [check.told for check in verify(folder, sample=0).checks if check.name == "loading"]
     assert re.search(match, wrong[0])
     assert spied == []
@@ -145,17 +146,22 @@ def test_verify_fails_a_card_that_leads_elsewhere_without_following_it(published
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_verify_fails_a_file_beside_the_card_that_cannot_be_read(published, spied, name, content, match):
+def test_verify_fails_a_file_beside_the_card_that_cannot_be_read(published, spy, name, content, match):
     folder = published(include_dropped=True)
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    spied = spy()
     wrong = [check.told for check in verify(folder, sample=0).checks if check.name == "loading"]
     assert re.search(match, wrong[0])
     assert spied == []
 
 
 @pytest.fixture
-def spied(monkeypatch):
-    """Addresses to which a connection was made or tried."""
-    addresses = []
-    monkeypatch.setattr("socket.socket.connect", lambda self, address: addresses.append(address) or self.close())
-    return addresses
+def spy(monkeypatch):
+    """From the call on: addresses to which a connection was made or tried."""
+
+    def start():
+        addresses = []
+        monkeypatch.setattr("socket.socket.connect", lambda self, address: addresses.append(address) or self.close())
+        return addresses
+
+    return start
