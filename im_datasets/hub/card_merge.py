@@ -11,12 +11,11 @@ from typing import Any
 from im_datasets.common.errors import ConflictError, UntrustedError
 from im_datasets.common.untrusted import parse_yaml
 from im_datasets.report.card import Card
-from im_datasets.report.card_blocks import as_block, block_digests, find_blocks, replace_blocks
+from im_datasets.report.card_blocks import MARKER, as_block, block_digests, find_blocks, replace_blocks
 from im_datasets.report.card_metadata import as_yaml
 
 _FENCE = re.compile(r"\A---[ \t]*\n(?P<front>.*?)^---[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
-_MARKER = re.compile(r"^<!-- im-datasets:(begin|end) (\w+) -->$", re.MULTILINE)
-_KEY = re.compile(r"""^(?P<key>"[^"]*"|'[^']*'|[^\s#'"\-\[{%&*!|>@`?][^:\n]*?)\s*:(?=\s|$)""")
+_KEY = re.compile(r"""^(?P<key>"[^"]*"\s*|'[^']*'\s*|[^\s#'"\-\[{%&*!|>@`?][^:\n]*):(?=\s|$)""")
 _SOURCES = "source_datasets"
 _UNITED = ("tags", _SOURCES, "task_categories")
 """Fields that are lists of names: ours are put behind those that are there."""
@@ -94,7 +93,7 @@ def read_front_matter(front: str, file: str = "the front matter of the repositor
 
 def _check_markers(body: str) -> None:
     """Refuse a card whose markers do not come in pairs, each name once."""
-    markers = [match.groups() for match in _MARKER.finditer(body)]
+    markers = [match.groups() for match in MARKER.finditer(body)]
     names = [name for kind, name in markers if kind == "begin"]
     if markers != [(kind, name) for name in names for kind in ("begin", "end")] or len(set(names)) < len(names):
         raise ConflictError(
@@ -202,7 +201,7 @@ def _segments(front: str) -> dict[str, str]:
     segments, name = {"": ""}, ""
     for line in front.splitlines(keepends=True):
         if match := _KEY.match(line):
-            name = match["key"].strip("\"'")
+            name = match["key"].strip().strip("\"'")
         segments[name] = segments.get(name, "") + line
     return segments
 

@@ -68,6 +68,9 @@ class Manifest:
                 raise TypeError("selection, configs, files and card must be mappings")
             data["configs"] = {name: _config(config) for name, config in data["configs"].items()}
             data["files"] = {_path(path): _file(file) for path, file in data["files"].items()}
+            paths = [path for config in data["configs"].values() for path in config.files]
+            if len(set(paths)) < len(paths):
+                raise ValueError("a file is in its configs twice")
             data["record"] = data["record"] and read_record(data["record"])
             return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, OutputError) as error:

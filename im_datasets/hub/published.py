@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
-from im_datasets.common.errors import HubError, OutputError, UntrustedError
+from im_datasets.common.errors import HubError, OutputError, UntrustedError, message_of
+from im_datasets.common.parquet_bounds import COMPRESSION, check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
@@ -134,22 +135,28 @@ class PublishedSelection:
         """Config name → rows.
 
         Raises:
-            HubError: A file is missing or no Parquet.
+            HubError: A file is missing, no Parquet, or more than it should be.
         """
         if self.manifest is None:
             selection = load_result(self.folder)
             return {"kept": selection.kept, "dropped": selection.dropped}
-        configs = self.manifest.configs.items()
-        return {name: concatenate_datasets([self._read(path) for path in config.files]) for name, config in configs}
-
-    def _read(self, path: str) -> Dataset:
-        try:
-            if (file := self.file(path)) is None:
+        configs, files = self.manifest.configs, {}
+        for path in [path for config in configs.values() for path in config.files]:
+            if (place := self.file(path)) is None:
                 raise HubError(f"{path} of {self.name} is missing")
+            files[path] = place
+        names = {f"{path} of {self.name}": place for path, place in files.items()}
+        try:
+            check_parquet(names, compression=COMPRESSION)
             # Not by `load_dataset`, whose cache may hold an earlier state of the file.
-            return Dataset(pq.read_table(file))
+            return {
+                name: concatenate_datasets([Dataset(pq.read_table(files[path])) for path in config.files])
+                for name, config in configs.items()
+            }
+        except UntrustedError as error:
+            raise HubError(str(error)) from error
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise HubError(f"{path} of {self.name} cannot be read as Parquet: {type(error).__name__}") from error
+            raise HubError(f"a Parquet file of {self.name} cannot be read: {message_of(error, 300)}") from error
 
     @cached_property
     def selection(self) -> Selection:

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
-from im_datasets.common.errors import OutputError
+from im_datasets.common.errors import OutputError, UntrustedError
+from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.common.storage import clear_killed_in, peak_memory_bytes, write_bytes, write_text
+from im_datasets.common.untrusted import file_in
 from im_datasets.data.arrow import laid_out, write_parquet
 from im_datasets.report import figures, plot_style
 from im_datasets.report.card import CARD as CARD
@@ -59,14 +61,25 @@ def load_result(folder: str | Path) -> Selection:
     """
     folder = Path(folder)
     for name in (KEPT, DROPPED, RECORD):
-        if not (folder / name).is_file():
+        try:
+            is_there = file_in(folder, name)
+        except UntrustedError as error:
+            raise OutputError(str(error)) from error
+        if not is_there:
             raise OutputError(f"{folder} has no {name}; pass the folder that im-datasets mine wrote (its --out)")
     record = ScoringRecord.load(folder / RECORD)
     described = record.selection
     if described is None:
         raise OutputError(f"{folder / RECORD} tells of no selection; pass the folder that im-datasets mine wrote")
+    try:
+        check_parquet({str(folder / name): folder / name for name in (KEPT, DROPPED)})
+    except UntrustedError as error:
+        raise OutputError(f"{error}; mine again") from error
     kept, dropped = (_read_side(folder / name) for name in (KEPT, DROPPED))
-    return Selection(kept, dropped, describe_settings(described), described["cut"], described["reasons"], record)
+    try:
+        return Selection(kept, dropped, describe_settings(described), described["cut"], described["reasons"], record)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise OutputError(f"{folder / RECORD} does not say what was selected ({error!r}); mine again") from error
 
 
 def _read_side(path: Path) -> Dataset:
