@@ -13,7 +13,7 @@ from im_datasets.hub.parquet_configs import write_data_files
 from im_datasets.hub.plan import Change, Plan, Snapshot
 from im_datasets.hub.publication import READ, Publication
 from im_datasets.hub.repository import Commit, Repository
-from im_datasets.hub.secret_scan import Finding, find_secrets
+from im_datasets.hub.secret_scan import Finding, find_secrets, find_secrets_in_files
 from im_datasets.report.card import CARD
 from im_datasets.report.card_facts import CardFacts, as_codes, check_language, check_licence
 from im_datasets.report.result_folder import REPORT
@@ -38,7 +38,8 @@ class Pushed:
         changed: Whether anything was, or would have been, written.
         changes: Every file of the selection and what was, or would have been, done to it.
         card_diff: How the card changed, as a unified diff; empty where it did not.
-        secrets: Rows that look as if they held a secret, where they were made public.
+        secrets: Rows and texts of the card and the manifest that look as if they held a secret, where they were made
+            public.
         dry_run: Whether nothing was sent.
         new_branch: Whether the branch was, or would have been, made.
         dropped_media: Images, sounds and the like that were left out, as ``drop_media`` asks.
@@ -212,9 +213,13 @@ def _warn_of_secrets(publication: Publication, plan: Plan, private: bool | None)
     selection, data = publication.selection, publication.data
     sides = {"kept": selection.kept, "dropped": selection.dropped}
     public = [rows for name, rows in sides.items() if name in data.configs or REPORT in data.files]
-    findings = [finding for rows in public for finding in find_secrets(rows)]
+    in_rows = [finding for rows in public for finding in find_secrets(rows)]
+    # Card and manifest: with licence link, tags, command line and settings. The report shows nothing beyond them.
+    texts = {path: text.decode("utf-8", "replace") for path, text in plan.contents.items() if isinstance(text, bytes)}
+    findings = [*in_rows, *find_secrets_in_files(texts)]
     for finding in findings:
-        message = f"about to be public: {finding}; remove such rows before pushing"
+        remedy = "take it out of what the card or the run states" if finding.is_file else "remove such rows"
+        message = f"about to be public: {finding}; {remedy} before pushing"
         # Shown where `push_selected` is called, which comes here through `publish` and its `announce`.
         warnings.warn(message, SecretsWarning, stacklevel=5)
     return findings

@@ -178,6 +178,23 @@ def test_push_warns_before_it_makes_a_secret_public(hub, selection):
     assert places == {push.__code__.co_filename}
 
 
+@pytest.mark.parametrize(
+    ("given", "command", "files"),
+    [
+        ({"license_link": "https://me:s3cret-word@example.org/licence"}, None, ["README.md", "instructmining.json"]),
+        ({"tags": ["hf_" + "aB3" * 12]}, None, ["README.md", "instructmining.json"]),
+        ({"pretty_name": "Rows of " + "hf_" + "aB3" * 12}, None, ["README.md", "instructmining.json"]),
+        ({}, ["im-datasets", "mine", "x", "--revision", "hf_" + "aB3" * 12], ["instructmining.json"]),
+    ],
+)
+def test_push_warns_of_secrets_in_all_that_is_published(hub, selection, given, command, files):
+    told = replace(selection, record=replace(selection.record, command=command))
+    with pytest.warns(SecretsWarning, match="take it out of what the card or the run states") as caught:
+        pushed = push_selected(told, REPO, **{"license": "other", "license_name": "x", "language": "en"} | given)
+    assert {finding.column for finding in pushed.secrets} >= set(files)
+    assert not [warning for warning in caught if "aB3" in str(warning.message) or "s3cret" in str(warning.message)]
+
+
 def test_push_with_a_report_looks_through_the_dropped_rows_too(hub, selection):
     """The report shows rows of both sides, whichever are published as data."""
     texts = [("Describe it.", f"Row {n}.") for n in range(24)]

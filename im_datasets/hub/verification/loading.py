@@ -7,12 +7,12 @@ machine is seen.
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import load_dataset_builder
 
 from im_datasets.common.errors import ConflictError, HubError, UntrustedError, message_of
+from im_datasets.common.storage import temporary_folder
 from im_datasets.common.untrusted import leads_outside, parse_json, parse_yaml, shown
 from im_datasets.hub.card_merge import read_front_matter, split_card
 from im_datasets.hub.parquet_configs import SPLIT
@@ -38,8 +38,8 @@ def check_loading(published: PublishedSelection) -> Iterator[Check]:
         return
     texts = _texts(published)
     if not (wrong := _outside(texts)):
-        with TemporaryDirectory(prefix="im-datasets-") as folder:
-            root = Path(folder).resolve() / "repository"
+        with temporary_folder() as folder:
+            root = folder.resolve() / "repository"
             _lay_out(root, texts, published)
             for number, (name, config) in enumerate(manifest.configs.items()):
                 wrong += _wrong_loading(published, root, name, config, is_default=number == 0)
@@ -132,10 +132,10 @@ def _wrong_loading(
     """What `datasets` makes of one config, by its own reading of the card, that is not as claimed."""
     call = f"load_dataset({published.name!r}{'' if is_default else f', {name!r}'})"
     # A cache of its own: a dataset that was prepared before would bring its own features and sizes.
-    with TemporaryDirectory(prefix="im-datasets-") as cache:
+    with temporary_folder() as cache:
         try:
             # The default config is asked for without a name, as most people would.
-            builder = load_dataset_builder(str(root), None if is_default else name, cache_dir=cache)
+            builder = load_dataset_builder(str(root), None if is_default else name, cache_dir=str(cache))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody else could open it either
             return [f"load_dataset cannot open it: {message_of(error, 300).replace(f'{root}', published.name)}"]
     rows, info, base = published.tables[name], builder.info, f"{root.as_posix()}/"
