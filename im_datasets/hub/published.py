@@ -14,7 +14,8 @@ from datasets import Dataset, concatenate_datasets
 
 from im_datasets.common.errors import HubError, OutputError, UntrustedError, message_of
 from im_datasets.common.parquet_bounds import COMPRESSION, check_parquet
-from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes
+from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes, shown
+from im_datasets.data.arrow import stored
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
 from im_datasets.hub.manifest import Manifest
@@ -139,7 +140,7 @@ class PublishedSelection:
         """
         if self.manifest is None:
             selection = load_result(self.folder)
-            return {"kept": selection.kept, "dropped": selection.dropped}
+            return _checked({"kept": selection.kept, "dropped": selection.dropped})
         configs, files = self.manifest.configs, {}
         for path in [path for config in configs.values() for path in config.files]:
             if (place := self.file(path)) is None:
@@ -149,10 +150,12 @@ class PublishedSelection:
         try:
             check_parquet(names, compression=COMPRESSION)
             # Not by `load_dataset`, whose cache may hold an earlier state of the file.
-            return {
-                name: concatenate_datasets([Dataset(pq.read_table(files[path])) for path in config.files])
-                for name, config in configs.items()
-            }
+            return _checked(
+                {
+                    name: concatenate_datasets([Dataset(pq.read_table(files[path])) for path in config.files])
+                    for name, config in configs.items()
+                }
+            )
         except UntrustedError as error:
             raise HubError(str(error)) from error
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -202,6 +205,20 @@ class PublishedSelection:
     def scored(self) -> dict[str, Dataset]:
         """The sides that have scores."""
         return {name: rows for name, rows in self.sides.items() if LOG_LOSS in rows.column_names}
+
+
+def _checked(tables: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Refuse columns of our own that hold images or the like, which `datasets` would open where they are read.
+
+    Raises:
+        HubError: Names the first one.
+    """
+    for name, rows in tables.items():
+        plain = stored(rows.features)
+        for column, feature in rows.features.items():
+            if column.startswith("im_") and plain[column] != feature:
+                raise HubError(f"column {shown(column)} of {name} holds {shown(feature)}, not numbers or texts")
+    return tables
 
 
 def _read_manifest(path: Path) -> Manifest:

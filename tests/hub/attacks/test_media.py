@@ -16,7 +16,7 @@ import pytest
 from datasets import Audio, Dataset, Features, Image, LargeList, List, Nifti, Pdf, Value, Video, concatenate_datasets
 from datasets import features as feature_types
 from pushing import REPO, push
-from report_sample import make_selection
+from report_sample import make_record, make_selection
 
 from im_datasets import load_selection, mine, verify
 from im_datasets.cli.main import run
@@ -28,7 +28,7 @@ from im_datasets.data.source import read_source
 from im_datasets.hub.media import last_part
 from im_datasets.hub.parquet_configs import write_data_files
 from im_datasets.pipeline import score_files, select_files
-from im_datasets.report.result_folder import load_result
+from im_datasets.report.result_folder import describe_selection, load_result
 from im_datasets.scoring.request import RunRequest, ScoringRequest
 from im_datasets.selection.request import SelectionRequest
 
@@ -419,6 +419,18 @@ def test_score_select_push_and_verify_open_nothing_that_a_row_names(
         assert selection.kept.features["image"] == Image()
         assert run(["select", str(tmp_path / "scored"), "--out", str(tmp_path / "again"), "--top-k", "2"]) == 0
     assert "Kept 2 of 5 rows" in capsys.readouterr().out
+
+
+def test_our_own_columns_hold_no_media(secret, tmp_path):
+    selection = with_column(Image(), [{"bytes": None, "path": str(secret)}], name="im_extra")
+    write_data_files(selection, tmp_path, drop_media=True)
+    place = tmp_path / "kept.parquet"
+    pq.write_table(pq.read_table(next(tmp_path.glob("kept/*.parquet"))), place)
+    pq.write_table(selection.dropped.data.table, tmp_path / "dropped.parquet")
+    record = make_record(selection=describe_selection(selection))
+    (tmp_path / "record.json").write_text(record.to_json())
+    with pytest.raises(HubError, match=r"column im_extra of kept holds Image.*, not numbers or texts"):
+        load_selection(tmp_path)
 
 
 @pytest.mark.parametrize("feature", [Image(), List(Image()), Audio()])
