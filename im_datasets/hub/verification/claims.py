@@ -12,6 +12,7 @@ from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.report.configs import MANIFEST
 from im_datasets.scoring.record import RECORD
 
+_UNMADE = "the checks that would speak of it could not be made"
 RUN = "only the machine of the run knows"
 STATED = "its publisher states it and nobody else knows"
 
@@ -118,7 +119,7 @@ def check_claims(published: PublishedSelection, checks: Iterable[Check]) -> Iter
         elif claim.why:
             silent[claim.why][_name(claim.place)] = None
         elif claim.place in silent_places:
-            silent[f"the check {claim.check} could not be made"][_name(claim.place)] = None
+            silent[_UNMADE][_name(claim.place)] = None
     for why, names in silent.items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         yield Check("claims", Outcome.NOT_CHECKED, f"{', '.join(list(names)[:_SHOWN])}{more}: {why}")

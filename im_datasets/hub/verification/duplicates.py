@@ -13,7 +13,7 @@ from im_datasets.common.errors import ImDatasetsError
 from im_datasets.data.arrow import pick_rows
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
-from im_datasets.hub.verification.reasons import Side
+from im_datasets.hub.verification.reasons import Side, settings_of
 from im_datasets.hub.verification.texts import has_texts, read_some
 from im_datasets.indicators.settings import NotRescorable, Recorded, rebuild_embedder
 from im_datasets.models.embedder import Embedder
@@ -49,7 +49,7 @@ def check_duplicates(published: PublishedSelection, sample: int | None, seed: in
         sample: Near-duplicates to look at; None takes all of them, and kept rows of any number.
         seed: Draws them.
     """
-    record, sides, claims = published.record, Side.of(published), published.claims
+    record, sides, claims = published.record, Side.of(published), settings_of(published)
     if claims["near_duplicates"] is None:
         return
     number = claims["reasons"].get(NEAR_DUPLICATE, 0)
@@ -129,10 +129,12 @@ def _check_kept(
         return
     vectors = _vectors(record, kept, np.arange(len(kept)), embedder)
     alike = []
+    # Equal texts have equal vectors on every device.
+    least = min(threshold + SLACK, 1 - TOLERANCE)
     for start in range(0, len(vectors), KEPT_ROWS):
         block = vectors[start : start + KEPT_ROWS]
         for before in range(0, start + 1, KEPT_ROWS):
-            later, earlier = np.nonzero(block @ vectors[before : before + KEPT_ROWS].T >= threshold + SLACK)
+            later, earlier = np.nonzero(block @ vectors[before : before + KEPT_ROWS].T >= least)
             alike += (later[later + start > earlier + before] + start).tolist()
     wrong = [f"the kept row in place {few(sorted(set(alike)))} nearly repeats a better one"] if alike else []
     yield verdict("duplicates", wrong, f"no two of the {len(kept):,} kept rows are as alike as {threshold}", CLAIMED)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -45,16 +45,47 @@ ASKED_BY = {
 
 def check_settings(published: PublishedSelection) -> Iterator[Check]:
     """What was asked of the selection against how many rows it kept and why it dropped the others."""
-    claims, wrong = published.claims, []
+    claims, wrong = settings_of(published), []
+    if all(claims[name] is None for name in _SETTINGS):
+        told = "what was asked of the selection: nothing of it was published"
+        yield Check("settings", Outcome.NOT_CHECKED, told)
+        return
     reasons: dict[str, int] = claims["reasons"]
-    kept, dropped, shortfall = claims["kept"], claims["dropped"], claims["shortfall"]
+    kept = claims["kept"]
     sizes = {name: claims[name] for name in ("top_k", "fraction", "threshold") if claims[name] is not None}
     if len(sizes) != 1:
         wrong.append(f"it was asked for {few([f'{n}={v}' for n, v in sizes.items()]) or 'no size'}, not for one size")
-    if sum(reasons.values()) != dropped:
-        wrong.append(f"{dropped} rows were dropped, with reasons for {sum(reasons.values())}")
+    wrong += _wrong_sizes(claims, sizes)
     for reason in reasons:
         wrong += _wrong_reason(reason, claims)
+    if (claims["near_duplicates"] is None) != (claims["embedder"] is None):
+        wrong.append("near_duplicates and its embedder go together, and one of them is missing")
+    if (claims["exclude_contaminated"] is None) != (claims["evaluation_sha256"] is None):
+        wrong.append("the number of evaluation texts and their digest go together, and one of them is missing")
+    told = f"{kept:,} kept rows are what {few([f'{n}={v}' for n, v in sizes.items()])} asks for"
+    yield verdict(
+        "settings", wrong, told, tuple(f"selection.{n}" for n in ("top_k", "fraction", "threshold", "shortfall"))
+    )
+
+
+_SETTINGS = (
+    *("top_k", "fraction", "threshold", "per_group", "near_duplicates", "embedder"),
+    *("exclude_contaminated", "evaluation_sha256"),
+)
+
+
+def settings_of(published: PublishedSelection) -> dict[str, Any]:
+    """What a publication says of its selection; None for what it says nothing of, as where somebody made it by hand."""
+    return {**dict.fromkeys(_SETTINGS), "shortfall": 0, **published.claims}
+
+
+def _wrong_sizes(claims: dict[str, Any], sizes: dict[str, Any]) -> list[str]:
+    """Numbers of rows that are not what was asked for."""
+    reasons: dict[str, int] = claims["reasons"]
+    kept, dropped, shortfall = claims["kept"], claims["dropped"], claims["shortfall"]
+    wrong = []
+    if sum(reasons.values()) != dropped:
+        wrong.append(f"{dropped} rows were dropped, with reasons for {sum(reasons.values())}")
     unscorable = sum(number for reason, number in reasons.items() if reason.startswith(UNSCORED))
     scorable = kept + dropped - unscorable
     expected = {
@@ -71,14 +102,7 @@ def check_settings(published: PublishedSelection) -> Iterator[Check]:
         wrong.append(f"{shortfall} rows are said to be wanting, though there were more to take")
     if claims["threshold"] is not None and claims["cut"] is not None and claims["cut"] > claims["threshold"]:
         wrong.append(f"a kept row scores {claims['cut']}, worse than the threshold {claims['threshold']}")
-    if (claims["near_duplicates"] is None) != (claims["embedder"] is None):
-        wrong.append("near_duplicates and its embedder go together, and one of them is missing")
-    if (claims["exclude_contaminated"] is None) != (claims["evaluation_sha256"] is None):
-        wrong.append("the number of evaluation texts and their digest go together, and one of them is missing")
-    told = f"{kept:,} kept rows are what {few([f'{n}={v}' for n, v in sizes.items()])} asks for"
-    yield verdict(
-        "settings", wrong, told, tuple(f"selection.{n}" for n in ("top_k", "fraction", "threshold", "shortfall"))
-    )
+    return wrong
 
 
 def _wrong_reason(reason: str, claims: dict[str, Any]) -> list[str]:
@@ -148,8 +172,8 @@ def check_reasons(published: PublishedSelection) -> Iterator[Check]:
         yield Check("reasons", Outcome.NOT_CHECKED, reason, ("selection.per_group",))
         return
     kept, dropped = sides
-    wrong = _wrong_reasons(dropped, published.claims)
-    wrong += _wrong_order(kept, dropped, published.claims)
+    wrong = _wrong_reasons(dropped, settings_of(published))
+    wrong += _wrong_order(kept, dropped, settings_of(published))
     wrong += _wrong_twins(kept, dropped)
     wrong += _wrong_scores(kept, dropped)
     told = f"{len(dropped.rows):,} dropped rows have a reason that their scores and ranks bear out"
@@ -214,7 +238,7 @@ def _wrong_scores(kept: Side, dropped: Side) -> list[str]:
 
 def _check_quota(published: PublishedSelection, kept: Side, dropped: Side) -> Iterator[Check]:
     """Groups that have more rows than they may, and rows dropped though their group had room."""
-    asked = published.claims["per_group"]
+    asked = settings_of(published)["per_group"]
     if asked is None:
         return
     column, quota = asked["column"], asked["quota"]
@@ -276,25 +300,24 @@ def _wrong_pairs(record: ScoringRecord, side: Side, dropped_for: list[str]) -> l
     return wrong
 
 
-def check_evaluation(published: PublishedSelection, texts: Sequence[str] | None) -> Iterator[Check]:
+def check_evaluation(published: PublishedSelection, index: EvaluationIndex | None) -> Iterator[Check]:
     """No kept row repeats an evaluation text, and every row dropped for it does.
 
     Args:
         published: What is verified.
-        texts: The evaluation texts as their owner has them; None where nobody handed them over.
+        index: The evaluation texts as their owner has them; None where nobody handed them over.
     """
-    claims, spoken = published.claims, ("selection.exclude_contaminated", "selection.evaluation_sha256")
+    claims, spoken = settings_of(published), ("selection.exclude_contaminated", "selection.evaluation_sha256")
     record = published.record
     if claims["exclude_contaminated"] is None:
-        if texts is not None:
+        if index is not None:
             yield Check("evaluation", Outcome.NOT_CHECKED, "the selection was asked to leave out no evaluation texts")
         return
     number = claims["reasons"].get(CONTAMINATED, 0)
     what = f"that {number:,} rows repeat evaluation texts and no kept row does"
-    if texts is None:
+    if index is None:
         yield Check("evaluation", Outcome.NOT_CHECKED, f"{what}: pass these texts with --evaluation", spoken)
         return
-    index = EvaluationIndex.build(texts)
     if (index.texts, index.sha256) != (claims["exclude_contaminated"], claims["evaluation_sha256"]):
         other = f"{what}: the {index.texts} texts given are not the {claims['exclude_contaminated']} of the selection"
         yield Check("evaluation", Outcome.NOT_CHECKED, f"{other} (sha256 {index.sha256})", spoken)

@@ -55,11 +55,20 @@ def check_source(published: PublishedSelection, source: str | Path | None) -> It
     lacking = [column for column in _columns(published) if column not in rows[0].column_names]
     if lacking:
         yield Check("source", Outcome.NOT_CHECKED, f"{few(lacking)}: columns that the source lacks")
+    if not _is_named(stated, source):
+        told = f"that {source} is {name}{at}, which the record names: another name was handed over"
+        yield Check("source", Outcome.NOT_CHECKED, told)
     if stated.get("kind") != sources[0].info["kind"] or stated.get("kind") == "hub":
         reason = (
             f"the fingerprint {stated.get('fingerprint')}: it is of another kind, or of another version of datasets"
         )
         yield Check("source", Outcome.NOT_CHECKED, reason)
+
+
+def _is_named(stated: dict[str, Any], source: str | Path) -> bool:
+    """Whether what was handed over goes by the name that the record has; a path by its last part."""
+    name = str(stated.get("id"))
+    return str(source) == name or (stated.get("kind") != "hub" and Path(source).name == Path(name).name)
 
 
 def _read(stated: dict[str, Any], source: str | Path) -> list[Source]:

@@ -31,6 +31,7 @@ from im_datasets.hub.verification.repository import check_repository
 from im_datasets.hub.verification.rescoring import check_sample
 from im_datasets.hub.verification.sources import check_source
 from im_datasets.hub.verification.texts import check_columns
+from im_datasets.selection.contamination import EvaluationIndex
 
 SAMPLE = 32
 """Rows of each side that are scored again unless told otherwise."""
@@ -63,7 +64,7 @@ class Verification:
 
     @property
     def unchecked(self) -> int:
-        """How many claims could not be checked."""
+        """How many lines tell of claims that could not be checked."""
         return sum(check.outcome == Outcome.NOT_CHECKED for check in self.checks)
 
 
@@ -93,6 +94,7 @@ def verify(
 
     Raises:
         HubError: Nothing is there, or it is no selection of im-datasets; ``sample`` is neither.
+        SelectionError: ``evaluation`` is no list of texts, or holds no word.
     """
     if sample != ALL and not (isinstance(sample, int) and sample >= 0):
         raise HubError(f"sample={sample!r}; it must be a whole number, 0 or more, or 'all'")
@@ -101,7 +103,7 @@ def verify(
         None if isinstance(sample, str) else sample,
         secrets.randbelow(2**31) if seed is None else seed,
         source,
-        evaluation,
+        None if evaluation is None else EvaluationIndex.build(evaluation),
     )
     checks = list(_all_checks(published, asked))
     checks += _guarded("claims", check_claims(published, checks))
@@ -115,7 +117,7 @@ class Asked:
     sample: int | None
     seed: int
     source: str | Path | None
-    evaluation: Sequence[str] | None
+    evaluation: EvaluationIndex | None
 
 
 def _all_checks(published: PublishedSelection, asked: Asked) -> Iterator[Check]:

@@ -83,12 +83,15 @@ def real(published):
 
 
 def test_every_field_has_a_claim_and_every_claim_a_field(real):
-    source = {("record", "source", name) for name in ("limit", "seed", "config")}
+    source = {("record", "source", name) for name in ("limit", "seed", "config", "revision")}
     places = _places_of_classes() | _places_of_settings() | real | source
     assert [".".join(place) for place in places if find_claim(place) is None] == []
     present = {find_claim(place).place for place in places}
     metadata = {"license_name", "license_link", "pretty_name", "task_categories", "source_datasets"}
-    of_some = {f"card.metadata.{name}" for name in metadata} | {"record.indicators.*.settings.embedder.device"}
+    of_some = {f"card.metadata.{name}" for name in metadata} | {
+        "record.indicators.*.settings.embedder.device",
+        "record.selection",
+    }
     assert {claim.place for claim in CLAIMS} - present <= of_some
 
 
