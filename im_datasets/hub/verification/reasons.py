@@ -94,7 +94,10 @@ def _wrong_sizes(claims: dict[str, Any], sizes: dict[str, Any]) -> list[str]:
         "threshold": lambda: kept,
     }
     for name, value in sizes.items():
-        if kept != expected[name]():
+        # A text such as 1e999999999 would be a fraction that nobody can wait for.
+        if not isinstance(value, int | float):
+            wrong.append(f"{name} is {value!r}, which is no number")
+        elif kept != expected[name]():
             less = f", {shortfall} fewer for want of rows" if shortfall else ""
             wrong.append(f"{name}={value}{less} makes {expected[name]()} kept rows, not {kept}")
     # Rows are below the cut only when enough were kept before them.

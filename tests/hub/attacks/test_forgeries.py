@@ -245,6 +245,11 @@ TABLES = {
     ),
     "a share was asked for": (in_selection(top_k=None, fraction=0.9), FAILED, "fraction=0.9 makes 20 kept rows, not 8"),
     "a threshold was": (in_selection(top_k=None, threshold=-9.0, shortfall=0), FAILED, "worse than the threshold -9.0"),
+    "a share that takes for ever": (
+        in_selection(top_k=None, fraction="1e999999999"),
+        FAILED,
+        "fraction is '1e999999999', which is no number",
+    ),
     "no size was": (in_selection(top_k=None), FAILED, "asked for no size"),
     "another embedder": (in_selection(embedder={"id": "a/b", "revision": "c", "dtype": "float32"}), NOT_CHECKED, "a/b"),
     "a row is left out, its neighbours are not": (one_row_less, FAILED, "im_knn_6: 10 of 23 rows score otherwise"),
