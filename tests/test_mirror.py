@@ -22,6 +22,7 @@ OF_THE_PROJECT = {
     "hub/attacks/every_claim": "each claim of a publication changed, one after another",
     "cli/hf_extension": "the command as an extension of hf",
     "hub/attacks/kills": "mine, score and push, killed at any step",
+    "hub/attacks/hostile_files": "files that would end or fill the process that reads them",
     "hub/attacks/hostile_names": "names of columns, files, rules and indicators that would be more than names",
     "hub/attacks/hostile_rows": "ten thousand rows that would be more than texts",
     "hub/attacks/bombs": "repositories that would take all memory or time, or lead out of themselves",

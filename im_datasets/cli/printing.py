@@ -15,7 +15,8 @@ from im_datasets.data.arrow import read_column, undecoded
 from im_datasets.data.columns import Columns
 from im_datasets.pipeline import Mined
 from im_datasets.report.formatting import shortfall
-from im_datasets.selection.select import RANK
+from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.selection.select import RANK, ROW
 
 if TYPE_CHECKING:
     from im_datasets.hub.push import Pushed
@@ -130,16 +131,17 @@ def _rows(sides: list[Dataset], columns: Columns, *, best: bool) -> list[dict[st
         order = scored[np.argsort(ranks[scored] if best else -ranks[scored])[:SHOWN]]
         ends += [(int(ranks[row]), number, int(row)) for row in order]
     ends.sort(reverse=not best)
-    read = [undecoded(side) for side in sides]
+    needed = {*columns.mapping.values(), ROW, RANK, LOG_LOSS}
+    read = [undecoded(side.select_columns([n for n in side.column_names if n in needed])) for side in sides]
     return [_row(read[number][row], columns) for _, number, row in ends[:SHOWN]]
 
 
 def _row(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     pairs = columns.pairs({name: [value] for name, value in row.items()})
     return {
-        "row": row["im_row"],
-        "rank": row["im_rank"],
-        "im_log_loss": row["im_log_loss"],
+        "row": row[ROW],
+        "rank": row[RANK],
+        "im_log_loss": row[LOG_LOSS],
         "instruction": pairs.instructions[0][:_WIDTH],
         "response": pairs.responses[0][:_WIDTH],
     }

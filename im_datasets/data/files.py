@@ -5,6 +5,7 @@ big file) or changes values (texts that look like dates), the rows are read here
 """
 
 import bz2
+import codecs
 import glob
 import gzip
 import json
@@ -47,6 +48,14 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _INT64 = 2**63
+DEEPEST = 1000
+"""The deepest nesting of a row that is read; conversations have ten levels."""
+
+UNFOLDED, UNFOLDED_BYTES = 100, 2**28
+"""How many times its size a compressed file may come to, beyond so many bytes; texts come to 3 to 10 times."""
+
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKET = bytes(set(range(256)) - set(b"{}[]"))
 _FAILURES = (DatasetsError, pa.ArrowException, ValueError, OSError, EOFError, KeyError, TypeError, RecursionError)
 """What the loaders raise over a file they cannot read."""
 
@@ -159,6 +168,8 @@ def stream_files(files: list[Path], split: str) -> IterableDataset:
         SourceError: The files are of different formats, or do not begin like a dataset that can be streamed.
     """
     kind = _only_format(files)
+    if kind == "json":
+        _check_text(files)
     files = _with_rows(files) if kind == "parquet" else files
     try:
         rows = _load(kind, files, split, streaming=True)
@@ -347,6 +358,9 @@ def _json_values(file: Path) -> Iterator[Any]:
                 yield from _lines(stream, file)
     except json.JSONDecodeError as error:
         raise SourceError(f"line {error.lineno} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
+    # Python reads no whole number of more than 4,300 digits.
+    except ValueError as error:
+        raise SourceError(f"{file.name} holds a number with more digits than can be read; shorten it") from error
     except RecursionError as error:
         raise SourceError(f"{file.name} holds values nested too deeply to be read; remove them") from error
 
@@ -362,22 +376,64 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
             if number == 1 and line.strip() in ("{", "{}"):
                 raise SourceError(f"{file.name} is one JSON object; save its rows as a list or as lines") from error
             raise SourceError(f"line {number} of {file.name} is not JSON: {error.msg}; mend or remove it") from error
+        except ValueError as error:
+            digits = "a number with more digits than can be read; shorten it"
+            raise SourceError(f"line {number} of {file.name} holds {digits}") from error
         except RecursionError as error:
             raise SourceError(f"line {number} of {file.name} is nested too deeply to be read; remove it") from error
 
 
 def _check_text(files: Iterable[Path]) -> None:
-    """The loaders let broken UTF-8 pass, and it breaks later, where nobody can tell which line it was."""
+    """Refuse what the loaders let pass, or what ends their process.
+
+    Broken UTF-8 breaks later, where nobody can tell which line it was; of JSON of 20,000 levels, and
+    of one that begins with null, `pyarrow` dies.
+    """
     for file in files:
-        number = 0
+        _check_size(file)
+        number, depth, is_json = 0, 0, format_of(file) == "json"
         try:
             with _OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
-                for number, line in enumerate(stream, 1):  # noqa: B007 - used when decoding fails
+                for number, line in enumerate(stream, 1):
                     line.decode()
+                    if is_json and not depth and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"null"):
+                        raise SourceError(f"line {number} of {file.name} is null; each row must be an object")
+                    if is_json and (depth := _depth_after(line, depth)) > DEEPEST:
+                        raise SourceError(f"line {number} of {file.name} is nested too deeply to be read; remove it")
         except UnicodeDecodeError as error:
             raise SourceError(f"line {number} of {file.name} is not UTF-8 text; save the file as UTF-8") from error
         except (EOFError, OSError, lzma.LZMAError) as error:
             raise SourceError(f"cannot read {file.name}: {one_line(error)}") from error
+
+
+def _check_size(file: Path) -> None:
+    """Refuse a compressed file that unfolds to much more than any text does."""
+    opener = _OPENERS.get(file.suffix.lower())
+    if opener is None:
+        return
+    most, size = max(UNFOLDED_BYTES, UNFOLDED * file.stat().st_size), 0
+    try:
+        with opener(file, "rb") as stream:
+            while block := stream.read(2**20):
+                size += len(block)
+                if size > most:
+                    bound = f"more than {most:,} bytes, far more than its size"
+                    raise SourceError(f"{file.name} unfolds to {bound}; unpack it yourself where you trust it")
+    except (EOFError, OSError, lzma.LZMAError) as error:
+        raise SourceError(f"cannot read {file.name}: {one_line(error)}") from error
+
+
+def _depth_after(line: bytes, depth: int) -> int:
+    """Objects and arrays that are open after a line of JSON; more than ``DEEPEST`` where so many were within it."""
+    brackets = _JSON_TEXT.sub(b"", line).translate(None, _NO_BRACKET)
+    opened = brackets.count(b"{") + brackets.count(b"[")
+    if depth + opened <= DEEPEST:
+        return max(0, depth + 2 * opened - len(brackets))
+    for bracket in brackets:
+        depth = depth + 1 if bracket in b"{[" else max(0, depth - 1)
+        if depth > DEEPEST:
+            break
+    return depth
 
 
 def _accepted() -> str:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
-from im_datasets.common.errors import ColumnsError
+from im_datasets.common.errors import ColumnsError, SourceError
 from im_datasets.data.arrow import media_columns, undecoded
 from im_datasets.data.columns import SOURCE_ROW, TURN, Columns
 from im_datasets.data.conversations import ROLES
@@ -45,11 +46,14 @@ def prepare(dataset: Dataset, columns: Columns | None = None, *, every_turn: boo
 
     Raises:
         ColumnsError: Instruction and response cannot be told.
+        SourceError: One of their columns holds bytes that are no text.
     """
     if columns is None and is_message_tree(dataset.column_names):
         return threads(dataset)
     columns = columns or Columns.detect(dataset.column_names)
-    columns.check_instruction(read_texts(dataset, columns)[:CHECKED])
+    texts = read_texts(dataset, columns)
+    _check_utf8(texts)
+    columns.check_instruction(texts[:CHECKED])
     return expand_turns(dataset, columns) if every_turn else (dataset, columns)
 
 
@@ -68,6 +72,15 @@ def read_texts(dataset: Dataset, columns: Columns) -> Dataset:
             "instruction=question,response=answer or Columns(instruction='question', response='answer')"
         )
     return undecoded(dataset.select_columns(names))
+
+
+def _check_utf8(texts: Dataset) -> None:
+    """Refuse texts that only call themselves so: in Parquet and Arrow files nothing holds them to it."""
+    for name in texts.column_names:
+        try:
+            texts.data.column(name).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SourceError(f"column {name!r} holds what is no UTF-8 text ({error}); write it anew") from error
 
 
 def expand_turns(dataset: Dataset, columns: Columns) -> tuple[Dataset, Columns]:

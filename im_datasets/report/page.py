@@ -298,8 +298,10 @@ def _side(
     indices = sorted(places)
     if not indices:
         return
-    # The only texts that are read: those of the rows shown. No image that a row names is opened.
-    batch = undecoded(rows.select(indices))[:]
+    # The only texts that are read: those of the rows shown. Other columns may hold what Python cannot.
+    needed = {*record.columns.mapping.values(), LOG_LOSS, *score_columns(record), REASON, ROW, RANK, UNSCORABLE}
+    columns = [name for name in rows.column_names if name in needed]
+    batch = undecoded(rows.select(indices).select_columns(columns))[:]
     pairs = record.columns.pairs(batch)
     measured = {name: column for name, column in batch.items() if name in {LOG_LOSS, *score_columns(record)}}
     for i, index in enumerate(indices):

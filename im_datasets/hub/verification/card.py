@@ -20,7 +20,7 @@ from im_datasets.report.card_metadata import card_metadata
 EDITABLE = ("language", "pretty_name", "task_categories")
 """Fields that a publisher may well correct later; that the licence is another one is a failure."""
 
-_MARKER = re.compile(r"im-datasets:\s*(begin|end)\s+(\w+)")
+_MARKER = re.compile(r"<!--\s*im-datasets:\s*(begin|end)\s+(\w+)")
 
 PARTS = (
     "card.blocks",
