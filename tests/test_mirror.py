@@ -26,6 +26,7 @@ OF_THE_PROJECT = {
     "hub/attacks/hostile_names": "names of columns, files, rules and indicators that would be more than names",
     "hub/attacks/hostile_rows": "ten thousand rows that would be more than texts",
     "hub/attacks/bombs": "repositories that would take all memory or time, or lead out of themselves",
+    "hub/attacks/faults": "every failure at every request of verify and push",
     "indicators/contract": "what every indicator owes",
     "indicators/resume": "killed runs of indicators with a model",
     "rules/published_rules": "the shipped rules as they came from their papers",

@@ -40,10 +40,18 @@ _FOOTNOTE = re.compile(r" for url:? '?[^\s']+'?|\s*For more information check: \
 
 def client_errors() -> tuple[type[Exception], ...]:
     """What the Hub's client raises: an upload that fails in a thread comes as a RuntimeError."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, LocalTokenNotFoundError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    return (HfHubHTTPError, httpx.HTTPError, LocalTokenNotFoundError, ConnectionError, RuntimeError, ValueError)
+    return (
+        HfHubHTTPError,
+        httpx.HTTPError,
+        LocalTokenNotFoundError,
+        LocalEntryNotFoundError,
+        ConnectionError,
+        RuntimeError,
+        ValueError,
+    )
 
 
 def status_of(error: BaseException) -> int | None:

@@ -17,7 +17,7 @@ from im_datasets.common.parquet_bounds import COMPRESSION, check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes, shown
 from im_datasets.data.arrow import stored
 from im_datasets.data.source import HUB_ID
-from im_datasets.hub.client import client_errors, explain, is_out_of_reach, try_again
+from im_datasets.hub.client import client_errors, explain, is_out_of_reach, status_of, try_again
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import DROP_FEATURES, IS_KEPT
 from im_datasets.report.card import CARD, STANDALONE
@@ -88,6 +88,8 @@ class PublishedSelection:
             head = _Head.of(repo_id, revision)
             manifest_path, folder, withheld = _download(repo_id, revision, head)
         except LocalEntryNotFoundError as error:
+            if status_of(error):
+                raise HubError(explain(error, repo_id)) from None
             raise HubError(f"{repo_id} is not in the local cache, and the Hub cannot be reached; try again") from error
         except EntryNotFoundError as error:
             raise HubError(f"{repo_id} has no {MANIFEST}, so it is no selection pushed by im-datasets") from error
@@ -307,8 +309,15 @@ def _download(repo_id: str, revision: str | None, head: _Head | None) -> tuple[P
     source |= {"revision": path.parent.name}
     manifest = _read_manifest(path)
     withheld = head.withheld(manifest) if head else {}
-    source |= {"allow_patterns": [path for path in (MANIFEST, *_TEXTS, *manifest.files) if path not in withheld]}
-    return path, Path(try_again(lambda: snapshot_download(**source), repo_id, ATTEMPTS)), withheld
+    wanted = [path for path in (*_TEXTS, *manifest.files) if path not in withheld]
+    if head is None:
+        folder = snapshot_download(**source, allow_patterns=wanted)
+        return path, Path(folder), withheld
+    # Not as a snapshot: where its list of files is refused, that gives what happens to lie in the cache.
+    for name in wanted:
+        if name in head.sizes:
+            try_again(partial(hf_hub_download, filename=name, **source), repo_id, ATTEMPTS)
+    return path, path.parent, withheld
 
 
 def _beside(rows: Dataset | None, scores: Dataset) -> Dataset:

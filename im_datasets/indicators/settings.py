@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 
 from im_datasets import indicators as catalogue
 from im_datasets.common.errors import HubError, ImDatasetsError
+from im_datasets.common.untrusted import leads_outside, shown
 from im_datasets.data.source import HUB_ID
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.function import FunctionIndicator
@@ -197,7 +198,7 @@ def rebuild(record: Recorded) -> Indicator:
 
     Raises:
         NotRescorable: It is not one of this package, runs a function of somebody's own, is of another version, its
-            model is a local folder, or it wants code from a model's repository.
+            model or tokenizer is a local folder or of no recorded commit, or it wants code from a model's repository.
     """
     if (kind := _packaged(record.name)) is None:
         raise NotRescorable("it is no indicator of this package")
@@ -248,8 +249,8 @@ def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str,
     stated = pinned.get("model")
     if stated is not None:
         packaged = stated in (EMBEDDED, STATIC)
-        if not packaged and not HUB_ID.fullmatch(str(stated)):
-            raise NotRescorable(f"its model {stated!r} is no id of the Hub")
+        if not packaged:
+            _check_hub_id("model", stated)
         commit = str((model or {}).get("revision"))
         if not packaged and not _COMMIT.fullmatch(commit):
             raise NotRescorable(f"its model {stated!r} was a local folder")
@@ -258,7 +259,23 @@ def _pinned(settings: dict[str, Any], model: dict[str, Any] | None) -> dict[str,
         # A setting of None was resolved on the publisher's device, and would be resolved otherwise on this one.
         if "dtype" in pinned and model:
             pinned["dtype"] = model.get("dtype", pinned["dtype"])
+    tokenizer = pinned.get("tokenizer")
+    if tokenizer not in (None, EMBEDDED):
+        _check_hub_id("tokenizer", tokenizer)
+        if not _COMMIT.fullmatch(str(pinned.get("revision"))):
+            reason = "no commit of it was recorded, and it may have changed since"
+            raise NotRescorable(f"its tokenizer {shown(repr(tokenizer))}: {reason}")
     return pinned
+
+
+def _check_hub_id(kind: str, name: Any) -> None:
+    """Refuse a name in a stranger's record that would open anything but a repository of the Hub."""
+    if not isinstance(name, str) or not HUB_ID.fullmatch(name) or leads_outside(name):
+        raise NotRescorable(f"its {kind} {shown(repr(name))} is no id of the Hub")
+    # Loaders take a folder of that name first, wherever this runs.
+    if Path(name).exists():
+        reason = "is also the name of something in this folder, which a record may not open; verify in another folder"
+        raise NotRescorable(f"its {kind} {name!r} {reason}")
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import file_digest, sha256
@@ -65,6 +65,28 @@ def hub_revision(model: str, revision: str | None) -> str | None:
     cached = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns="config.json")
     # The cache names the folder of a snapshot after its commit.
     return Path(cached).name
+
+
+def download_size(model: str, revision: str | None, suffixes: Collection[str] = ()) -> int | None:
+    """What a model's files on the Hub come to.
+
+    Args:
+        model: Its id.
+        revision: Its commit.
+        suffixes: Of the files that count; none of them is all.
+
+    Returns:
+        Bytes; None where the Hub does not tell.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    try:
+        files = HfApi().model_info(model, revision=revision, files_metadata=True).siblings or ()
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, ValueError):
+        return None
+    return sum(file.size or 0 for file in files if not suffixes or Path(file.rfilename).suffix in suffixes)
 
 
 def model_facts(model: str, revision: str, dtype: str | None, device: str | None) -> dict[str, Any]:

@@ -172,6 +172,42 @@ def test_rebuild_refuses_what_it_should_not_run(record, match):
         rebuild(record)
 
 
+@pytest.mark.parametrize("name", ["models", "a/b", "data.gguf"])
+@pytest.mark.parametrize("kind", ["model", "tokenizer", "embedder"])
+def test_rebuild_opens_nothing_here_that_has_the_name_of_a_model(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    sha = "a" * 40
+    stated = {
+        "model": recorded("Reward", {"model": name}, model={"id": name, "revision": sha}),
+        "tokenizer": recorded("Length", {"tokenizer": name, "revision": sha}),
+        "embedder": recorded("Similarity", {"embedder": {"model": name}}, model={"id": name, "revision": sha}),
+    }
+    with pytest.raises(NotRescorable, match="is also the name of something in this folder"):
+        rebuild(stated[kind])
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "revision", "match"),
+    [
+        ("/etc", None, "its tokenizer '/etc' is no id of the Hub"),
+        ("../x", None, "is no id of the Hub"),
+        ("org/..", None, "is no id of the Hub"),
+        (["embedded"], None, "is no id of the Hub"),
+        ("org/name", None, "no commit of it was recorded"),
+        ("org/name", "main", "no commit of it was recorded"),
+    ],
+)
+def test_rebuild_holds_a_tokenizer_to_the_rules_of_a_model(tokenizer, revision, match):
+    with pytest.raises(NotRescorable, match=match):
+        rebuild(recorded("Length", {"tokenizer": tokenizer, "revision": revision}))
+
+
+def test_rebuild_takes_a_tokenizer_at_a_commit():
+    sha = "b" * 40
+    assert rebuild(recorded("Length", {"tokenizer": "org/name", "revision": sha})).revision == sha
+
+
 def test_rebuild_refuses_a_function_of_the_publisher():
     with pytest.raises(NotRescorable, match="runs a function of its publisher's"):
         rebuild(recorded("FunctionIndicator", {"function": "os.system", "names": ["x"]}))

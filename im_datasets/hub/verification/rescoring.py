@@ -22,7 +22,16 @@ from im_datasets.hub.verification.odds import tell_odds
 from im_datasets.hub.verification.texts import has_texts, read_some
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.knn.indicator import KNNDistance
-from im_datasets.indicators.settings import NotRescorable, compares_rows, describe_model, rebuild
+from im_datasets.indicators.length import Length
+from im_datasets.indicators.settings import (
+    NotRescorable,
+    compares_rows,
+    describe_model,
+    embedder_of,
+    rebuild,
+    runs_model,
+)
+from im_datasets.models.hub_models import EMBEDDED, download_size
 from im_datasets.models.static_embedder import STATIC
 from im_datasets.models.value_store import using_store
 from im_datasets.scoring.record import IndicatorRecord
@@ -42,6 +51,13 @@ SCORED_AGAIN = (
     *("record.indicators.*.model", "record.indicators.*.search.vectors"),
 )
 """The claims that scoring again bears out."""
+
+
+MODEL_BYTES = 40 * 2**30
+"""The most that is fetched of a model that a record names: 8 thousand million parameters in all their formats."""
+
+TOKENIZER_FILES = (".json", ".model", ".txt", ".tiktoken", ".jinja")
+"""Suffixes of what is fetched where only a tokenizer is named."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ def check_sample(published: PublishedSelection, sample: int | None, seed: int) -
             continue
         try:
             indicator = rebuild(record)
+            _check_size(indicator)
             if compares_rows(indicator) and not is_whole:
                 needed = f"both sides with texts are needed, at most {NEIGHBOUR_ROWS:,} rows"
                 raise NotRescorable(f"it compares all rows, for which {needed}")
@@ -122,6 +139,20 @@ def check_sample(published: PublishedSelection, sample: int | None, seed: int) -
     yield from _told_odds(
         published, {name: len(side) if sample is None else min(sample, len(side)) for name, side in sides.items()}
     )
+
+
+def _check_size(indicator: Indicator) -> None:
+    """Refuse to fetch a model or tokenizer beyond bounds: a record may name any."""
+    named: list[tuple[str, str | None, tuple[str, ...]]] = []
+    if model := indicator if runs_model(indicator) else embedder_of(indicator):
+        named.append((model.model, model.revision, ()))
+    if isinstance(indicator, Length):
+        named.append((indicator.tokenizer, indicator.revision, TOKENIZER_FILES))
+    for name, revision, suffixes in named:
+        size = None if name in (EMBEDDED, STATIC) else download_size(name, revision, suffixes)
+        if size is not None and size > MODEL_BYTES:
+            most = f"more than {MODEL_BYTES / 2**30:.0f} GiB are not fetched for a record"
+            raise NotRescorable(f"the files of {name} come to {size / 2**30:,.0f} GiB; {most}")
 
 
 def draw_rows(side: Dataset, sample: int | None, seed: int) -> NDArray[np.int64]:

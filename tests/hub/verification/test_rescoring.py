@@ -14,6 +14,7 @@ from verifying import (
     FAILED,
     NOT_CHECKED,
     REPO,
+    edit_manifest,
     failures,
     rewrite,
     set_value,
@@ -142,3 +143,25 @@ def test_unscorable_rows_keep_their_reason(published):
     assert dropped.features["im_unscorable"] == Value("string")
     rewrite(folder, DROPPED, set_value("im_unscorable", row, "something else"))
     assert "the reason for having no score is another one" in told(verify(folder, sample=9), FAILED)
+
+
+def test_a_model_that_is_too_large_is_not_fetched(hub, published, monkeypatch):
+    folder = published(include_dropped=True)
+    commit = hub.store.put(
+        "org/huge", {"model.safetensors": b"x" * 100, "tokenizer.json": b"x" * 100}, kind="model"
+    ).sha
+    monkeypatch.setattr("im_datasets.hub.verification.rescoring.MODEL_BYTES", 50)
+
+    def change(manifest):
+        for indicator in manifest["record"]["indicators"]:
+            if indicator["name"] == "Length":
+                indicator["settings"] = {"tokenizer": "org/huge", "revision": commit}
+            elif indicator["name"] == "Similarity":
+                indicator["settings"]["embedder"]["model"] = "org/huge"
+                indicator["model"] |= {"id": "org/huge", "revision": commit}
+
+    edit_manifest(folder, change)
+    hub.requests.clear()
+    notes = told(verify(folder, sample=2), NOT_CHECKED)
+    assert "Similarity: the files of org/huge come to 0 GiB; more than 0 GiB are not fetched for a record" in notes
+    assert not [request for request in hub.requests if "/resolve/" in request.path]
