@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, Json, NamedSplit, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
-from im_datasets.common.errors import SourceError, message_of
+from im_datasets.common.errors import SourceError, UntrustedError, message_of
+from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.data.conversations import mark_half_pairs
 
 FORMATS = {
@@ -184,17 +185,22 @@ def _with_rows(files: list[Path]) -> list[Path]:
     """The Parquet files that have rows; `datasets` cannot open the others.
 
     Raises:
-        SourceError: None has.
+        SourceError: None has, or they would come to more than they should.
     """
-    filled = []
+    filled, measured = [], {}
     for file in files:
         # A broken or compressed file is for the loader to read.
         with suppress(pa.ArrowException, OSError):
             if not pq.read_metadata(file).num_rows:
                 continue
+            measured[str(file)] = file
         filled.append(file)
     if not filled:
         raise SourceError(f"no rows in {_few(files)}")
+    try:
+        check_parquet(measured)
+    except UntrustedError as error:
+        raise SourceError(str(error)) from error
     return filled
 
 

@@ -1,5 +1,6 @@
 """A dataset repository of the Hub, opened as `datasets` does and held to its own files before anything is loaded."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.load import HubDatasetModuleFactory
 
 from im_datasets.common.errors import SourceError
+from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, leads_outside, parse_json, parse_yaml, read_bytes, read_text, shown
 
 CARD, STANDALONE, INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
@@ -65,6 +67,30 @@ def open_repository(name: str, config: str | None, revision: str | None) -> Data
             "files; convert it to Parquet, or pass its rows as a local file"
         )
     return builder
+
+
+def check_sizes(name: str, builder: DatasetBuilder) -> None:
+    """Refuse Parquet that would come to more than it should; fetches it where `datasets` will find it.
+
+    Args:
+        name: The repository's id.
+        builder: From ``open_repository``; of what was downloaded before there is nothing to measure.
+
+    Raises:
+        UntrustedError: Names the file.
+    """
+    from huggingface_hub import hf_hub_download
+
+    base, files = str(builder.base_path), {}
+    for paths in (getattr(builder.config, "data_files", None) or {}).values():
+        for path in map(str, paths):
+            if (parts := _ADDRESS.fullmatch(path)) and path.lower().endswith(".parquet") and path.startswith(base):
+                place = hf_hub_download(name, parts["path"], revision=parts["commit"], repo_type="dataset")
+                files[f"{parts['path']} of {name}"] = Path(place)
+    check_parquet(files)
+
+
+_ADDRESS = re.compile(r"hf://datasets/[^@]+@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
 
 
 def _commit(name: str, revision: str | None) -> str | None:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset, DatasetDict, Features, Image, Value
@@ -181,6 +182,27 @@ def test_an_older_commit_in_the_cache_is_not_taken_for_what_was_asked(odd, hub):
     assert load_source(EVIL).dataset.to_list() == ROWS
     put(hub, ODD[odd])
     assert told_of(lambda: load_source(EVIL))
+
+
+@pytest.mark.parametrize("place", ["file", "folder", "hub"])
+def test_parquet_that_would_come_to_gigabytes_is_not_read(place, hub, tmp_path):
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 60_000, pa.int32()), pa.array(["x" * 10_000]))
+    file = tmp_path / "rows" / "train.parquet"
+    file.parent.mkdir()
+    pq.write_table(pa.table({"instruction": text, "output": text}), file)
+    source = {"file": file, "folder": file.parent, "hub": EVIL}[place]
+    if place == "hub":
+        put(hub, {"train.parquet": file.read_bytes()})
+        hub.store.put(EVIL, {"rows.jsonl": None})
+    assert "would come to more than 26" in told_of(lambda: load_source(source))
+
+
+def test_honest_parquet_of_the_hub_is_fetched_once(hub, tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    put(hub, {"data/train.parquet": (tmp_path / "rows.parquet").read_bytes()})
+    hub.store.put(EVIL, {"rows.jsonl": None})
+    assert load_source(EVIL).dataset["output"][:] == [row["output"] for row in ROWS]
+    assert len([call for call in hub.calls("GET") if call.path.startswith("/storage/")]) == 1
 
 
 def test_a_repository_with_pictures_is_mined_without_opening_them(hub, secret, tmp_path):
