@@ -151,12 +151,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
             parts = []
-            while size := int(self.rfile.readline().strip() or b"0", 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
+            while size := int(self._line(), 16):
+                parts.append(self._read(size))
+                self._line()
+            self._line()
             return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return self._read(int(self.headers.get("Content-Length") or 0))
+
+    def _line(self) -> bytes:
+        if not (line := self.rfile.readline()):
+            raise ConnectionError("the client went away")
+        return line.strip()
+
+    def _read(self, size: int) -> bytes:
+        """So many bytes; a request that its client did not finish is none."""
+        if len(content := self.rfile.read(size)) < size:
+            raise ConnectionError("the client went away")
+        return content
 
     def _answer(self, method: str, token: str | None, body: bytes) -> Answer:
         try:
