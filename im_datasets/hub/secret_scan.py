@@ -28,9 +28,9 @@ def _format(marks: str, shape: str) -> _Format:
     return _Format(tuple(marks.split()), re.compile(shape))
 
 
-# Prefixes, alphabets and lengths are those that the issuers' own pages tell or show. What must be followed by
-# something is bounded, or begins where nothing of its own kind stands before it: else a text of beginnings takes the
-# square of its length.
+# Prefixes, alphabets and lengths as the issuers' pages tell them, or else as the tokens that people show have them.
+# What must be followed by something is bounded, or begins where nothing of its own kind stands before it: else a text
+# of beginnings takes the square of its length.
 _FORMATS = {
     "Hugging Face token": _format("hf_ api_org_", r"\b(?:hf_(?:oauth_)?[A-Za-z0-9]{30}|api_org_[A-Za-z0-9]{30})"),
     "GitHub token": _format(

@@ -4,7 +4,7 @@ import importlib.util
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from pickle import UnpicklingError
@@ -160,15 +160,21 @@ def _digest(root: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 def quiet_loading() -> Iterator[None]:
     """Keep transformers' load reports and bars off the terminal while a model loads."""
     prepare_torch()
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
+    gguf_reader: Any = modeling_gguf_pytorch_utils
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # Its bar listens to no setting.
+    gguf_bar = gguf_reader.tqdm
+    gguf_reader.tqdm = partial(gguf_bar, disable=True)
     try:
         yield
     finally:
+        gguf_reader.tqdm = gguf_bar
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

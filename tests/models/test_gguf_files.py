@@ -51,6 +51,11 @@ def test_a_gguf_file_scores_as_the_folder_of_the_same_weights(llama, kind):
     assert np.isfinite(values[0]).all()
 
 
+def test_reading_a_gguf_file_shows_no_bar(llama, capfd):
+    Checkpoint("causal", str(llama[1])).load_anew()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_gguf_file_is_recorded_by_its_name_and_digest(llama):
     indicator = Perplexity(str(llama[1]))
     described = indicator.describe()

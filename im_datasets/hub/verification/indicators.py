@@ -28,9 +28,7 @@ def check_indicators(published: PublishedSelection) -> Iterator[Check]:
     for name, side in published.scored.items():
         lacking = [column for column in writers if column not in side.column_names]
         wrong += [f"{name} has no column {column}, which a listed indicator wrote" for column in lacking]
-    told = (
-        f"{len(record.rule.columns)} columns of the rule are each written by one of {len(record.indicators)} indicators"
-    )
+    told = f"every column that the rule reads is written by one of {len(record.indicators)} indicators"
     yield verdict("indicators", wrong, told, CLAIMED)
     if foreign := _foreign(published, record):
         reason = f"{few(foreign)}: no listed indicator wrote it, and the rule does not read it"

@@ -31,6 +31,7 @@ from im_datasets.hub.verification.repository import check_repository
 from im_datasets.hub.verification.rescoring import check_sample
 from im_datasets.hub.verification.sources import check_source
 from im_datasets.hub.verification.texts import check_columns
+from im_datasets.scoring.progress import progress_bars
 from im_datasets.selection.contamination import EvaluationIndex
 
 SAMPLE = 32
@@ -105,8 +106,9 @@ def verify(
         source,
         None if evaluation is None else EvaluationIndex.build(evaluation),
     )
-    checks = list(_all_checks(published, asked))
-    checks += _guarded("claims", check_claims(published, checks))
+    with progress_bars(shown=False):
+        checks = list(_all_checks(published, asked))
+        checks += _guarded("claims", check_claims(published, checks))
     return Verification(published.name, published.commit, checks, asked.seed)
 
 
