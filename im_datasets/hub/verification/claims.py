@@ -106,7 +106,7 @@ def check_claims(published: PublishedSelection, checks: Iterable[Check]) -> Iter
         checks: All that were made of it.
     """
     claimed = claims_of(published)
-    yield verdict("claims", _unread(published, claimed), f"{len(claimed)} claims are read as they stand", _READ)
+    yield verdict("claims", _unread(published, claimed), f"{len(claimed)} values, as im-datasets writes them", _READ)
     spoken = {place for check in checks for place in check.claims} | set(_READ)
     silent_places = {c.place for c in CLAIMS if not any(_is_within(c.place, place) for place in spoken)}
     silent: defaultdict[str, dict[str, None]] = defaultdict(dict)
