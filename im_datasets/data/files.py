@@ -193,7 +193,8 @@ def _with_rows(files: list[Path]) -> list[Path]:
         with suppress(pa.ArrowException, OSError):
             if not pq.read_metadata(file).num_rows:
                 continue
-            measured[str(file)] = file
+            # By their whole paths where two have one name.
+            measured[str(file) if file.name in measured else file.name] = file
         filled.append(file)
     if not filled:
         raise SourceError(f"no rows in {_few(files)}")

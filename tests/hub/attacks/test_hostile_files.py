@@ -78,7 +78,7 @@ REFUSED = {
         parquet([*TEXTS, ["c"]], ("instruction", "output", "x\0y")),
         "cannot read rows",
     ),
-    "metadata that is no JSON": ("rows.parquet", parquet(TEXTS, huggingface="{"), "cannot read rows.parquet"),
+    "metadata that is no JSON": ("rows.parquet", parquet(TEXTS, huggingface="{"), "into rows.parquet is not JSON"),
     "metadata of another kind": ("rows.parquet", parquet(TEXTS, huggingface='{"info": 5}'), "cannot read rows.parquet"),
     "a feature that is not there": (
         "rows.parquet",
