@@ -18,6 +18,7 @@ OF_THE_PROJECT = {
     "wheel": "what is installed",
     "hub/attacks/hostile_sources": "repositories and folders of strangers, read as sources",
     "hub/attacks/media": "files and addresses that rows name",
+    "hub/attacks/disguises": "publications that look as if push had written them, and what verification says of them",
     "hub/attacks/forgeries": "forged publications, and what verification says of them",
     "hub/attacks/every_claim": "each claim of a publication changed, one after another",
     "cli/hf_extension": "the command as an extension of hf",

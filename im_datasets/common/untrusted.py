@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -88,22 +89,23 @@ def file_in(folder: Path, path: str) -> Path | None:
     return place if place.is_file() else None
 
 
-def parse_json(content: str | bytes, what: str) -> Any:
+def parse_json(content: str | bytes, what: str, *, unique: bool = False) -> Any:
     """JSON → plain data of bounded size and depth.
 
     Args:
         content: Its text, or that in UTF-8.
         what: What it is, for the error.
+        unique: Whether no name may come twice in one object, of which some readers take the first, some the last.
 
     Raises:
-        UntrustedError: It is not JSON, not UTF-8, longer than ``TEXT_BYTES`` or deeper than ``DEPTH``.
+        UntrustedError: It is not JSON, not UTF-8, longer than ``TEXT_BYTES``, deeper than ``DEPTH`` or not ``unique``.
 
     >>> parse_json(b'{"a": [1]}', "the file")
     {'a': [1]}
     """
     text = _bounded(content, what)
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise _too_deep(what) from None
     except ValueError as error:
@@ -115,6 +117,15 @@ def parse_json(content: str | bytes, what: str) -> Any:
             return data
         level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
     raise _too_deep(what)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names each come once."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {twice!r} comes twice in one object")
+    return data
 
 
 def parse_yaml(content: str | bytes, what: str) -> Any:
@@ -140,6 +151,37 @@ def parse_yaml(content: str | bytes, what: str) -> Any:
         if isinstance(error, UntrustedError):
             raise
         raise UntrustedError(f"{what} is not YAML: {shown(message_of(error))}") from error
+
+
+def check_unique(content: str | bytes, what: str) -> None:
+    r"""Refuse YAML in which a name comes twice in one mapping: some readers take the first, some the last.
+
+    Args:
+        content: Read by ``parse_yaml`` before.
+        what: What it is, for the error.
+
+    Raises:
+        UntrustedError: Names the first one.
+
+    >>> check_unique("a: 1\nb: {a: 1}", "the file")
+    """
+    seen, left = set(), [yaml.compose(_bounded(content, what), Loader=_Loader)]
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for name, value in node.value:
+                if isinstance(name, yaml.ScalarNode) and name.value in names:
+                    raise UntrustedError(
+                        f"{what} has {shown(name.value)!r} twice, of which readers take one or the other"
+                    )
+                names |= {name.value} if isinstance(name, yaml.ScalarNode) else set()
+                left.append(value)
+        else:
+            left += node.value
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

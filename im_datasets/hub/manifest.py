@@ -58,7 +58,7 @@ class Manifest:
             HubError: It is no manifest, or of a schema version that is not known here.
         """
         try:
-            data = parse_json(text, "it")
+            data = parse_json(text, "it", unique=True)
             version = data["schema_version"]
             if version != MANIFEST_SCHEMA:
                 raise HubError(

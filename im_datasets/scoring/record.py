@@ -119,7 +119,7 @@ class ScoringRecord:
             OutputError: No such file, or not a record of a known schema version.
         """
         try:
-            data = parse_json(read_bytes(path, "it"), "it")
+            data = parse_json(read_bytes(path, "it"), "it", unique=True)
             if data["schema_version"] != SCHEMA_VERSION:
                 raise OutputError(f"{path} has schema version {shown(data['schema_version'])}; known: {SCHEMA_VERSION}")
             return cls(**_typed(data))

@@ -13,6 +13,7 @@ from im_datasets.common.untrusted import (
     HIDDEN,
     TEXT_BYTES,
     YAML_NODES,
+    check_unique,
     escape_unseen,
     parse_json,
     parse_yaml,
@@ -45,6 +46,23 @@ def test_parse_json_refuses_what_is_beyond_its_bounds_in_one_sentence(content, m
     with pytest.raises(UntrustedError, match=f"^the file .*{message}") as error:
         parse_json(content, "the file")
     assert "\n" not in str(error.value)
+
+
+def test_parse_json_refuses_a_name_that_comes_twice_where_it_is_asked_to():
+    assert parse_json('[{"a": 1}, {"a": 2}]', "it", unique=True) == [{"a": 1}, {"a": 2}]
+    with pytest.raises(UntrustedError, match="it is not JSON: the name 'a' comes twice in one object"):
+        parse_json('{"b": {"a": 1, "a": 1}}', "it", unique=True)
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "- {a: 1, b: 2, a: 3}", "x: &y {a: 1}\nz: {a: *y, a: *y}"])
+def test_check_unique_refuses_a_name_that_comes_twice(text):
+    with pytest.raises(UntrustedError, match="it has 'a' twice"):
+        check_unique(text, "it")
+
+
+def test_check_unique_takes_names_of_different_mappings_and_nothing():
+    check_unique("a: &x {a: 1}\nb: [*x, {a: 1}]\n[1]: 2", "it")
+    check_unique("", "it")
 
 
 def test_parse_json_reads_up_to_its_bounds():

@@ -101,7 +101,7 @@ def _written_by_people(body: str, fields: dict[str, Any], claims: dict[str, Any]
     added += [
         name for name in claims if isinstance(fields.get(name), list) and len(fields[name]) > _length(claims[name])
     ]
-    return written + [f"the field {name} of its front matter" for name in sorted(map(str, added))[:5]]
+    return [*written, f"the field {few(sorted(map(str, added)))} of its front matter"] if added else written
 
 
 def _outside(body: str) -> str:

@@ -34,6 +34,9 @@ RULE_ABOUT = (
 
 STATISTICS = ("record.statistics", "record.indicators.*.unscored")
 
+UNSCORED = "unscorable: "
+"""How the reason of a row without a score begins."""
+
 _SLACK = 1e-9
 """How far sums in another order may be off, relative to 1 + their size."""
 
@@ -220,6 +223,7 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
         wrong.append("a kept row has no score")
     elif (np.diff(losses) < 0).any() or ranks != sorted(ranks):
         wrong.append("the kept rows are not in the order of their scores")
+    wrong += _wrong_kept_ranks(ranks, published.claims)
     worst = losses.max() if len(losses) else None
     if worst != cut:
         wrong.append(f"the worst kept row scores {worst!r}, the claimed cut is {cut!r}")
@@ -231,6 +235,31 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
             wrong.append(f"{better} rows dropped as below the cut score better than the cut")
     right = f"every kept row scores {cut:.6g} or better, in order" if len(losses) else "no row was kept"
     yield verdict("cut", wrong, right, ("selection.cut",))
+    if odd := _odd_ties(list(published.scored.values())):
+        told = f"why row {few(odd)} ranks before a row of a lower number with the same score"
+        yield Check("cut", Outcome.NOT_CHECKED, told)
+
+
+def _wrong_kept_ranks(ranks: list[int], claims: dict[str, Any]) -> list[str]:
+    """Ranks of kept rows that leave out more rows before the last of them than have a reason of their own."""
+    without = (BELOW_THE_CUT, UNSCORED)
+    passed_over = sum(number for reason, number in claims["reasons"].items() if not reason.startswith(without))
+    if not ranks or (len(set(ranks)) == len(ranks) and min(ranks) > 0 and max(ranks) <= len(ranks) + passed_over):
+        return []
+    return [f"the ranks {few(ranks)} of the kept rows leave out rows that no reason accounts for, or come twice"]
+
+
+def _odd_ties(sides: list[Dataset]) -> list[int]:
+    """Rows that rank before another of a lower number with the same score; a dataset in another order has such."""
+    if not sides or any(ROW not in side.column_names for side in sides):
+        return []
+    losses, ranks, numbers = (
+        np.concatenate([numbers_of(side, column) for side in sides]) for column in (LOG_LOSS, RANK, ROW)
+    )
+    order = np.argsort(ranks, kind="stable")
+    order = order[ranks[order] > 0]
+    is_odd = (np.diff(losses[order]) == 0) & (np.diff(numbers[order]) < 0)
+    return numbers[order[:-1]][is_odd].astype(np.int64).tolist() if len(order) else []
 
 
 def _wrong_ranks(kept: Dataset, dropped: Dataset) -> list[str]:
@@ -238,6 +267,8 @@ def _wrong_ranks(kept: Dataset, dropped: Dataset) -> list[str]:
     ranks = np.concatenate([numbers_of(kept, RANK), numbers_of(dropped, RANK)]).astype(np.int64)
     losses = np.concatenate([numbers_of(kept, LOG_LOSS), numbers_of(dropped, LOG_LOSS)])
     order = np.argsort(ranks, kind="stable")[(ranks == 0).sum() :]
+    if ((ranks > 0) != np.isfinite(losses)).any():
+        return ["a row with a score has no rank, or the other way round"]
     if ranks[order].tolist() != list(range(1, len(order) + 1)):
         return ["the ranks of all rows are not 1, 2, 3 …, each once"]
     return ["a row with a better score has a worse rank"] if (np.diff(losses[order]) < 0).any() else []

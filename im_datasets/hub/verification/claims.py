@@ -13,6 +13,7 @@ from im_datasets.report.configs import MANIFEST
 from im_datasets.scoring.record import RECORD
 
 _UNMADE = "the checks that would speak of it could not be made"
+UNKNOWN = "nothing is known of it"
 RUN = "only the machine of the run knows"
 STATED = "its publisher states it and nobody else knows"
 
@@ -43,8 +44,11 @@ CLAIMS: tuple[Claim, ...] = (
     *_each("", "repo_id", check="repository"),
     *_each("", "columns", check="counts"),
     *_each("selection.", "top_k fraction threshold shortfall", check="settings"),
-    *_each("selection.", "per_group", check="reasons"),
-    *_each("selection.", "near_duplicates embedder", check="duplicates"),
+    *_each("selection.", "per_group per_group.column per_group.quota", check="reasons"),
+    *_each("selection.", "near_duplicates", check="duplicates"),
+    *_each("selection.", "embedder embedder.id embedder.revision embedder.dtype", check="duplicates"),
+    *_each("selection.", "per_group.* embedder.*", why=UNKNOWN),
+    *_each("selection.", "embedder.device", why=RUN),
     *_each("selection.", "exclude_contaminated evaluation_sha256", check="evaluation"),
     *_each("selection.", "seed", why=RUN),
     *_each("selection.", "kept dropped reasons", check="counts"),
@@ -115,7 +119,7 @@ def check_claims(published: PublishedSelection, checks: Iterable[Check]) -> Iter
         if _is_nothing(value):
             continue
         if claim is None:
-            silent["nothing is known of it"][shown(".".join(place), LINE // 2)] = None
+            silent[UNKNOWN][shown(".".join(place), LINE // 2)] = None
         elif claim.why:
             silent[claim.why][_name(claim.place)] = None
         elif claim.place in silent_places:

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from im_datasets.common.errors import ImDatasetsError
+from im_datasets.common.errors import HubError, ImDatasetsError
 from im_datasets.data.arrow import pick_rows
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
@@ -58,7 +58,10 @@ def check_duplicates(published: PublishedSelection, sample: int | None, seed: in
         yield Check("duplicates", Outcome.NOT_CHECKED, f"{what}: sample is 0", CLAIMED)
         return
     kept = published.sides["kept"]
-    if record is None or not has_texts(record, kept):
+    if record is None:
+        yield Check("duplicates", Outcome.NOT_CHECKED, f"{what}: no record of the scoring was published", CLAIMED)
+        return
+    if not has_texts(record, kept):
         yield Check("duplicates", Outcome.NOT_CHECKED, f"{what}: the texts were not published", CLAIMED)
         return
     try:
@@ -80,9 +83,13 @@ def check_duplicates(published: PublishedSelection, sample: int | None, seed: in
 def _embedder(record: ScoringRecord, stated: dict[str, Any]) -> Embedder:
     """The encoder that told near-duplicates: that of the indicators where it is the same."""
     settings = {"model": stated["id"], "dtype": stated["dtype"]}
-    same = [each for each in record.indicators if each.model and each.model.get("revision") == stated["revision"]]
+    same = [each for each in record.indicators if each.model and _names(each.model) == _names(stated)]
     recorded: list[Recorded] = [*same, _Encoder({"embedder": settings}, stated)]
     return next(embedder for each in recorded if (embedder := rebuild_embedder(each)) is not None)
+
+
+def _names(model: dict[str, Any]) -> list[Any]:
+    return [model.get(name) for name in ("id", "revision", "dtype")]
 
 
 def _check_weights(embedder: Embedder, stated: dict[str, Any]) -> None:
@@ -90,6 +97,9 @@ def _check_weights(embedder: Embedder, stated: dict[str, Any]) -> None:
         model = embedder.describe()
     except ImDatasetsError as error:
         raise NotRescorable(str(error)) from error
+    if (model["id"], model["dtype"]) != (stated["id"], stated["dtype"]):
+        names = f"{stated['id']} in {stated['dtype']}, it is {model['id']} in {model['dtype']}"
+        raise HubError(f"the selection names the embedder {names}")
     if model["revision"] != stated["revision"]:
         raise NotRescorable(f"the embedder here is {model['revision']}, the selection names {stated['revision']}")
 

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from im_datasets.data.columns import SOURCE_ROW, TURN
+from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.indicators.score_columns import UNSCORABLE
@@ -62,12 +64,15 @@ def _wrong_model(record: IndicatorRecord) -> list[str]:
 def _foreign(published: PublishedSelection, record: ScoringRecord) -> list[str]:
     """Columns with the prefix of this package that neither an indicator of the record nor a selection wrote."""
     written = {column for indicator in record.indicators for column in indicator.writes}
-    known = {*written, *record.rule.columns, *record.columns.mapping.values(), *_OF_A_SELECTION}
-    names = dict.fromkeys(name for rows in published.tables.values() for name in rows.column_names)
-    return [name for name in names if name.startswith("im_") and name not in known]
+    known = {*written, *record.rule.columns, *record.columns.mapping.values(), *(LOG_LOSS, UNSCORABLE, ROW, RANK)}
+    if TURN in known or record.columns.mapping == {"messages": "messages"}:
+        # Of a row that is one turn of a conversation, or one answer of a tree.
+        known.add(SOURCE_ROW)
+    foreign: dict[str, None] = {}
+    for name, rows in published.tables.items():
+        own = known | _OF_A_CONFIG.get(name, set())
+        foreign |= dict.fromkeys(column for column in rows.column_names if column not in own)
+    return [column for column in foreign if column.startswith("im_")]
 
 
-_OF_A_SELECTION = (
-    *(LOG_LOSS, UNSCORABLE, ROW, RANK, REASON, DUPLICATE_OF),
-    *("im_kept", "im_source_row", "im_turn"),
-)
+_OF_A_CONFIG = {"dropped": {REASON, DUPLICATE_OF}, "scores": {REASON, DUPLICATE_OF, IS_KEPT}}

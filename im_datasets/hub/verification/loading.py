@@ -13,7 +13,7 @@ from datasets import load_dataset_builder
 
 from im_datasets.common.errors import ConflictError, HubError, UntrustedError, message_of
 from im_datasets.common.storage import temporary_folder
-from im_datasets.common.untrusted import leads_outside, parse_json, parse_yaml, shown
+from im_datasets.common.untrusted import check_unique, leads_outside, parse_json, parse_yaml, shown
 from im_datasets.hub.card_merge import read_front_matter, split_card
 from im_datasets.hub.parquet_configs import SPLIT
 from im_datasets.hub.published import INFOS, PublishedSelection
@@ -58,6 +58,7 @@ def _texts(published: PublishedSelection) -> dict[str, bytes]:
             texts[CARD] = _front_matter(texts[CARD]).encode()
         if STANDALONE in texts:
             parse_yaml(texts[STANDALONE], STANDALONE)
+            check_unique(texts[STANDALONE], STANDALONE)
         if INFOS in texts:
             parse_json(texts[INFOS], INFOS)
     except (UntrustedError, ConflictError) as error:
@@ -70,6 +71,7 @@ def _front_matter(card: bytes) -> str:
     text = card.decode("utf-8", errors="replace").replace("\r\n", "\n")
     front, body = split_card(text)
     read_front_matter(front, f"the front matter of {CARD}")
+    check_unique(front, f"the front matter of {CARD}")
     fenced = f"---\n{front}---\n"
     if front and (not f"{text}\n".startswith(fenced) or "\r" in front):
         raise UntrustedError(f"the front matter of {CARD} has fences that not every reader takes for such")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from im_datasets.data.arrow import read_column
 from im_datasets.hub.published import PublishedSelection
-from im_datasets.hub.verification.checks import Check, Outcome, few, numbers_of, values_of, verdict
+from im_datasets.hub.verification.checks import UNSCORED, Check, Outcome, few, numbers_of, values_of, verdict
 from im_datasets.hub.verification.texts import has_texts, read_pairs
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.report.statistics import score_columns
@@ -31,7 +31,7 @@ from im_datasets.selection.walk import (
     group_codes,
 )
 
-UNSCORED, UNREAD = "unscorable: ", f"{NOT_CHECKED}: "
+UNREAD = f"{NOT_CHECKED}: "
 INFINITE = "the log loss is infinite"
 
 ASKED_BY = {
@@ -203,9 +203,19 @@ def _wrong_order(kept: Side, dropped: Side, claims: dict[str, Any]) -> list[str]
     if above := dropped.numbers[is_below & (dropped.ranks <= last)].tolist():
         wrong.append(f"row {few(above)}: dropped as below the cut, and ranks above it")
     threshold = claims["threshold"]
+    is_beyond = (dropped.ranks > last) if _takes_the_first(claims) else np.zeros(len(dropped.ranks), dtype=bool)
+    if threshold is not None:
+        is_beyond = dropped.losses > threshold
+    if early := dropped.numbers[is_beyond & ~is_below & (dropped.ranks > 0)].tolist():
+        wrong.append(f"row {few(early)}: ranks below the cut, where no row is dropped for a reason of its own")
     if threshold is not None and (passing := dropped.numbers[is_below & (dropped.losses <= threshold)].tolist()):
         wrong.append(f"row {few(passing)}: dropped as below the cut, and within the threshold")
     return wrong
+
+
+def _takes_the_first(claims: dict[str, Any]) -> bool:
+    """Whether the selection ended with its last kept row, and looked at none after it."""
+    return (claims["top_k"] is not None or claims["fraction"] is not None) and not claims["shortfall"]
 
 
 def _wrong_twins(kept: Side, dropped: Side) -> list[str]:

@@ -59,7 +59,9 @@ def _foreign_files(published: PublishedSelection, manifest: Manifest) -> list[st
         except client_errors():
             return None
     ours = {*_OURS, *manifest.files}
-    return sorted(path for path in paths if path not in ours and not path.startswith(_TOOLS))
+    # On the Hub nothing else puts files there.
+    tools = _TOOLS if published.commit is None else ()
+    return sorted(path for path in paths if path not in ours and not path.startswith(tools))
 
 
 def _foreign_configs(published: PublishedSelection, manifest: Manifest) -> list[str]:

@@ -262,6 +262,9 @@ def _check_weights(indicator: Indicator, record: IndicatorRecord) -> None:
         return
     if model.get("id") != record.model.get("id"):
         raise HubError(f"the model of its settings is {model.get('id')}, the record names {record.model.get('id')}")
+    # Else a score might be as far off as the other one allows.
+    if "dtype" in model and model["dtype"] != record.model.get("dtype"):
+        raise HubError(f"the model of its settings is in {model['dtype']}, recorded is {record.model.get('dtype')}")
     local, recorded = model["revision"], record.model.get("revision")
     if local != recorded and record.model.get("id") == STATIC:
         # Every machine distils it for itself, and another kind of processor rounds otherwise.

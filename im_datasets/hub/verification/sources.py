@@ -1,14 +1,15 @@
 """Published rows against the source that the record names, as the one who verifies hands it over."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from im_datasets.common.errors import ImDatasetsError
-from im_datasets.data.arrow import read_column
+from im_datasets.data.arrow import read_column, stored
 from im_datasets.data.columns import SOURCE_ROW, TURN
 from im_datasets.data.layouts import is_message_tree
 from im_datasets.data.prepare import prepare
@@ -52,9 +53,18 @@ def check_source(published: PublishedSelection, source: str | Path | None) -> It
     shared = [column for column in _columns(published) if column in rows[0].column_names]
     told = f"the rows are those of {source}, in {few(shared) if shared else 'number alone: no text was published'}"
     yield verdict("source", wrong, told, CLAIMED)
+    if media := [column for column in shared if any(_is_media(side, column) for side in published.sides.values())]:
+        told = f"{few(media)}: images, sounds or the like, which are not compared"
+        yield Check("source", Outcome.NOT_CHECKED, told)
     lacking = [column for column in _columns(published) if column not in rows[0].column_names]
     if lacking:
         yield Check("source", Outcome.NOT_CHECKED, f"{few(lacking)}: columns that the source lacks")
+    if labels := _unnamed_labels(published, rows[0]):
+        told = f"the names that stand for the numbers in {few(labels)}: the source has only the numbers"
+        yield Check("source", Outcome.NOT_CHECKED, told)
+    if stated.get("kind") == sources[0].info["kind"] and stated.get("files") != sources[0].info["files"]:
+        told = f"that its files are {few(_listed(stated.get('files')))}: {source} has {few(sources[0].info['files'])}"
+        yield Check("source", Outcome.NOT_CHECKED, told)
     if not _is_named(stated, source):
         told = f"that {source} is {name}{at}, which the record names: another name was handed over"
         yield Check("source", Outcome.NOT_CHECKED, told)
@@ -92,6 +102,10 @@ def _prepared(dataset: Dataset, record: ScoringRecord) -> Dataset:
     return prepare(dataset, replace(columns, turn=None) if every_turn else columns, every_turn=every_turn)[0]
 
 
+def _is_media(rows: Dataset, column: str) -> bool:
+    return column in rows.column_names and stored(rows.features)[column] != rows.features[column]
+
+
 def _columns(published: PublishedSelection) -> list[str]:
     """Published columns that are of the source."""
     names = dict.fromkeys(name for rows in published.sides.values() for name in rows.column_names)
@@ -105,15 +119,77 @@ def _wrong(published: PublishedSelection, record: ScoringRecord, source: Source,
         wrong.append(f"the source has {len(source.dataset)} rows, claimed are {stated.get('rows')}")
     if len(rows) != record.rows:
         wrong.append(f"the source makes {len(rows)} rows to score, claimed are {record.rows}")
+    if stated.get("kind") != "hub" and (stated.get("config") or stated.get("revision")):
+        wrong.append(f"a {stated.get('kind')} has no config and no revision, and the record names one")
     is_same_kind = stated.get("kind") == source.info["kind"] != "hub"
     if is_same_kind and source.info["fingerprint"] != stated.get("fingerprint"):
         wrong.append(
             f"the source has the fingerprint {source.info['fingerprint']}, claimed is {stated.get('fingerprint')}"
         )
     for name, side in published.sides.items():
+        wrong += _wrong_labels(name, side, rows)
         if ROW in side.column_names:
             wrong += _wrong_rows(name, side, rows)
+    return wrong + _wrong_without_numbers(published, rows)
+
+
+def _wrong_without_numbers(published: PublishedSelection, source: Dataset) -> list[str]:
+    """Rows that do not say which of the source they are, and are none of it, or stand there less often."""
+    sides = {name: side for name, side in published.sides.items() if ROW not in side.column_names}
+    columns = [n for n in source.column_names if all(n in _shared(side, source) for side in sides.values())]
+    if not sides or not columns:
+        return []
+    left = Counter(_keys(source, columns))
+    wrong = []
+    for name, side in sides.items():
+        left.subtract(keys := list(_keys(side, columns)))
+        lacking = [place for place, key in enumerate(keys) if left[key] < 0]
+        wrong += [f"{name}: the row in place {few(lacking)} is none of the source"] if lacking else []
     return wrong
+
+
+def _shared(side: Dataset, source: Dataset) -> list[str]:
+    """Columns of both that can be compared: of an image or the like push wrote the bytes, and the source has a path."""
+    return [n for n in side.column_names if n in source.column_names and not _is_media(side, n)]
+
+
+def _keys(rows: Dataset, columns: list[str]) -> Iterator[int]:
+    """A number for the values of each row."""
+    texts = rows.select_columns(columns).with_format("arrow")
+    for start in range(0, len(rows), BATCH):
+        yield from (hash(repr([row[name] for name in columns])) for row in texts[start : start + BATCH].to_pylist())
+
+
+def _wrong_labels(name: str, side: Dataset, source: Dataset) -> list[str]:
+    """Columns whose numbers stand for other names than in the source."""
+    shared = [column for column in side.column_names if column in source.column_names]
+    pairs = {column: (_labels(side.features[column]), _labels(source.features[column])) for column in shared}
+    other = [column for column, (left, right) in pairs.items() if right and left != right]
+    return [f"{name}: {few(other)} has other names for its numbers than the source"] if other else []
+
+
+def _unnamed_labels(published: PublishedSelection, source: Dataset) -> list[str]:
+    """Columns whose numbers stand for names, of which the source knows none."""
+    features = {name: feature for side in published.sides.values() for name, feature in side.features.items()}
+    return [
+        name
+        for name, feature in features.items()
+        if name in source.column_names and _labels(feature) and not _labels(source.features[name])
+    ]
+
+
+def _labels(feature: Any) -> list[list[str]]:
+    """The names that numbers stand for, of every list of them in a feature."""
+    if isinstance(feature, ClassLabel):
+        return [list(feature.names)]
+    if isinstance(feature, Mapping):
+        return [names for _, inner in sorted(feature.items()) for names in _labels(inner)]
+    inner = feature if isinstance(feature, list) else [getattr(feature, "feature", None)]
+    return [names for each in inner if each is not None for names in _labels(each)]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _wrong_rows(name: str, side: Dataset, source: Dataset) -> list[str]:
@@ -125,7 +201,7 @@ def _wrong_rows(name: str, side: Dataset, source: Dataset) -> list[str]:
         place_of = {place: place for place in range(len(source))}
     if unknown := [number for number in numbers if number not in place_of]:
         return [f"{name} has row {few(unknown)}, which the source has not"]
-    names = [n for n in side.column_names if n in source.column_names and (not n.startswith("im_") or n in _PLACES)]
+    names = [n for n in _shared(side, source) if not n.startswith("im_") or n in _PLACES]
     if not names:
         return []
     published, original = (rows.select_columns(names).with_format("arrow") for rows in (side, source))

@@ -25,6 +25,7 @@ from im_datasets.hub.verification.checks import (
 from im_datasets.hub.verification.claims import check_claims
 from im_datasets.hub.verification.duplicates import check_duplicates
 from im_datasets.hub.verification.indicators import check_indicators
+from im_datasets.hub.verification.layout import check_layout
 from im_datasets.hub.verification.loading import check_loading
 from im_datasets.hub.verification.reasons import check_evaluation, check_reasons, check_settings
 from im_datasets.hub.verification.repository import check_repository
@@ -133,6 +134,7 @@ def _all_checks(published: PublishedSelection, asked: Asked) -> Iterator[Check]:
         return
     checks = {
         "counts": check_counts(published),
+        "layout": check_layout(published),
         "loading": check_loading(published),
         "repository": check_repository(published),
         "cut": check_cut(published),

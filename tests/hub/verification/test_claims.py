@@ -45,6 +45,8 @@ def _places_of_classes():
         ("record", "columns"),
         ("record", "selection"),
     }
+    places |= {("selection", "per_group", name) for name in ("column", "quota", "unknown")}
+    places |= {("selection", "embedder", name) for name in (*model_facts("m", "r", "float32", "cpu"), "unknown")}
     settings = SelectionRequest(top_k=1).settings(embedder=None, evaluation_sha256=None, shortfall=0)
     places |= {("selection", name) for name in (*settings, "kept", "dropped", "cut", "reasons")}
     places |= {("record", "columns", name) for name in Columns(messages="m").to_dict()}

@@ -27,6 +27,7 @@ def test_verify_passes_what_was_pushed(published):
         assert f"{column}: 9 rows scored again agree" in told(verification, PASSED)
     left = told(verification, NOT_CHECKED).splitlines()
     assert [re.sub(r"^.*: ", "", line) for line in left] == [
+        "what they show or hold, beside their sha256",
         "this is a folder",
         "pass --source a copy of it",
         "only the machine of the run knows",
@@ -141,9 +142,9 @@ def test_the_whole_circle(hub, mined):
 
     verified = run("verify", REPO, "--sample", 3)
     assert verified.exit_code == 0
-    assert "holds what it claims, as far as it could be checked (4 not checked). Same sample again" in verified.stdout
+    assert "holds what it claims, as far as it could be checked (5 not checked). Same sample again" in verified.stdout
     assert (
-        "holds what it claims, as far as it could be checked (4 not checked)."
+        "holds what it claims, as far as it could be checked (5 not checked)."
         in run("verify", REPO, "--sample", 0).stdout
     )
 
