@@ -14,6 +14,7 @@ from im_datasets.data.arrow import pick_rows
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.hub.verification.reasons import Side, settings_of
+from im_datasets.hub.verification.rescoring import CHOSEN, chosen_models
 from im_datasets.hub.verification.texts import has_texts, read_some
 from im_datasets.indicators.settings import NotRescorable, Recorded, rebuild_embedder
 from im_datasets.models.embedder import Embedder
@@ -76,6 +77,8 @@ def check_duplicates(published: PublishedSelection, sample: int | None, seed: in
             else:
                 yield from _check_dropped(record, sides, claims["near_duplicates"], embedder, sample, seed)
             yield from _check_kept(record, kept, claims["near_duplicates"], embedder, sample)
+        if models := chosen_models(_Encoder({}, claims["embedder"])):
+            yield Check("duplicates", Outcome.NOT_CHECKED, f"how alike rows are: by {few(models)}, {CHOSEN}")
     except NotRescorable as error:
         yield Check("duplicates", Outcome.NOT_CHECKED, f"{what}: {error}", CLAIMED)
 

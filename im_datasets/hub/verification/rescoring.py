@@ -25,6 +25,7 @@ from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.length import Length
 from im_datasets.indicators.settings import (
     NotRescorable,
+    Recorded,
     compares_rows,
     describe_model,
     embedder_of,
@@ -42,6 +43,9 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 EXACT = 1e-9
 """The same for an indicator without a model."""
+
+CHOSEN = "which the publisher chose; look who made it, and of what"
+"""Of a model that is not packaged: one that says what the scores ought to be gives them again."""
 
 NEIGHBOUR_ROWS = 5000
 """Rows up to which neighbour distances are computed again, which takes the vectors of all rows."""
@@ -135,10 +139,22 @@ def check_sample(published: PublishedSelection, sample: int | None, seed: int) -
             yield Check("sample", Outcome.FAILED, f"{record.name}: {error}")
         else:
             yield from (agreement.check() for agreement in agreements)
+            if models := chosen_models(record):
+                reason = (
+                    f"{few(record.writes)}: by {few(models)}, which the publisher chose; look who made it, and of what"
+                )
+                yield Check("sample", Outcome.NOT_CHECKED, reason)
     # Of those drawn at random alone.
     yield from _told_odds(
         published, {name: len(side) if sample is None else min(sample, len(side)) for name, side in sides.items()}
     )
+
+
+def chosen_models(record: Recorded) -> list[str]:
+    """The model and the tokenizer of the Hub that a record names: perhaps made for these scores."""
+    model, own = record.model or {}, record.settings
+    named = [(model.get("id"), model.get("revision")), (own.get("tokenizer"), own.get("revision"))]
+    return [f"{name} at {str(commit)[:12]}" for name, commit in named if name not in (None, EMBEDDED, STATIC)]
 
 
 def _check_size(indicator: Indicator) -> None:

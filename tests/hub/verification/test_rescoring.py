@@ -23,6 +23,7 @@ from verifying import (
 
 from im_datasets import push_selected, verify
 from im_datasets.data.pairs import Pairs
+from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification import rescoring
 from im_datasets.hub.verification.rescoring import rescore
 from im_datasets.indicators import FunctionIndicator, KNNDistance, Similarity
@@ -46,6 +47,27 @@ def test_rescore_takes_nothing_from_the_store(tmp_path):
         (agreement,) = rescore(indicator, record, Pairs.of(["a", "b"], ["c", "d"]), rows)
     assert seen == [None]
     assert agreement.differing == [7]
+
+
+def test_a_model_of_the_publishers_choice_is_named(published, monkeypatch):
+    """Who makes a model that says what the scores ought to be has scores that come out again."""
+    folder = published(include_dropped=True)
+    verification = verify(folder)
+    assert verification.ok
+    assert "publisher chose" not in told(verification, NOT_CHECKED)
+    quality = next(i for i in PublishedSelection.open(folder).record.indicators if i.name == "Quality")
+    honest = rescoring.rebuild
+    monkeypatch.setattr(rescoring, "rebuild", lambda r: honest(quality if r.name == quality.name else r))
+    monkeypatch.setattr(rescoring, "_check_weights", lambda *_: None)
+
+    def change(manifest):
+        for indicator in manifest["record"]["indicators"]:
+            if indicator["name"] == "Quality":
+                indicator["model"].update(id="evil/encoder", revision="0123456789" * 4)
+
+    edit_manifest(folder, change)
+    line = "im_quality: by evil/encoder at 012345678901, which the publisher chose; look who made it, and of what"
+    assert line in told(verify(folder), NOT_CHECKED)
 
 
 def test_rescore_by_another_static_model_is_no_claim_either_way(monkeypatch):
