@@ -24,6 +24,7 @@ OF_THE_PROJECT = {
     "cli/hf_extension": "the command as an extension of hf",
     "hub/attacks/kills": "mine, score and push, killed at any step",
     "hub/attacks/hostile_files": "files that would end or fill the process that reads them",
+    "hub/attacks/hostile_records": "records and rows of a stranger's with anything in any place",
     "hub/attacks/hostile_names": "names of columns, files, rules and indicators that would be more than names",
     "hub/attacks/hostile_rows": "ten thousand rows that would be more than texts",
     "hub/attacks/bombs": "repositories that would take all memory or time, or lead out of themselves",
@@ -45,6 +46,7 @@ TESTED_WITH = {
     "data/hub_repository": "hub/attacks/hostile_sources",
     "data/layouts": "data/columns",
     "data/pairs": "data/columns",
+    "data/text_bounds": "hub/attacks/hostile_files",
     **dict.fromkeys(
         (f"hub/verification/{name}" for name in ("card", "duplicates", "indicators", "reasons", "repository", "texts")),
         "hub/attacks/forgeries",
@@ -66,6 +68,7 @@ TESTED_WITH = {
     "scoring/scored_files": "score_and_select",
     "scoring/scorer": "scoring/score",
     "selection/walk": "selection/select",
+    "selection/added_columns": "hub/attacks/hostile_records",
 }
 """A module without a test file of its own → the file that tests it through its only user or with its sibling."""
 

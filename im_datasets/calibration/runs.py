@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from im_datasets.common.errors import CalibrationError, UntrustedError
+from im_datasets.common.plain_types import LARGEST
 from im_datasets.common.untrusted import parse_json
-from im_datasets.rules.linear import LARGEST
 
 KINDS = ("calibration", "search", "compare")
 """What a run was made for: fitting a rule, searching the subset size, comparing selections."""

@@ -1,5 +1,6 @@
 """What a person reads at the end of a run: counts, reasons, the best and the worst rows, where it all lies."""
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,8 @@ def _row(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {
         "row": row[ROW],
         "rank": row[RANK],
-        "im_log_loss": row[LOG_LOSS],
+        # None where there is no number, which JSON has no word for.
+        "im_log_loss": row[LOG_LOSS] if math.isfinite(row[LOG_LOSS] or 0) else None,
         "instruction": pairs.instructions[0][:_WIDTH],
         "response": pairs.responses[0][:_WIDTH],
     }
@@ -159,5 +161,5 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
         table.add_column(name, overflow="ellipsis", **options)
     for row in rows:
         texts = [Text(shown(row[name], _WIDTH)) for name in ("instruction", "response")]
-        table.add_row(str(row["row"]), f"{row['im_log_loss']:.4f}", *texts)
+        table.add_row(str(row["row"]), "–" if row["im_log_loss"] is None else f"{row['im_log_loss']:.4f}", *texts)
     return table

@@ -5,7 +5,6 @@ big file) or changes values (texts that look like dates), the rows are read here
 """
 
 import bz2
-import codecs
 import glob
 import gzip
 import json
@@ -14,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +27,7 @@ from datasets.exceptions import DatasetsError
 from im_datasets.common.errors import SourceError, UntrustedError, message_of
 from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.data.conversations import mark_half_pairs
+from im_datasets.data.text_bounds import check_text
 
 FORMATS = {
     ".json": "json",
@@ -49,14 +50,6 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _INT64 = 2**63
-DEEPEST = 1000
-"""The deepest nesting of a row that is read; conversations have ten levels."""
-
-UNFOLDED, UNFOLDED_BYTES = 100, 2**28
-"""How many times its size a compressed file may come to, beyond so many bytes; texts come to 3 to 10 times."""
-
-_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NO_BRACKET = bytes(set(range(256)) - set(b"{}[]"))
 _FAILURES = (DatasetsError, pa.ArrowException, ValueError, OSError, EOFError, KeyError, TypeError, RecursionError)
 """What the loaders raise over a file they cannot read."""
 
@@ -393,54 +386,19 @@ def _lines(stream: IO[str], file: Path) -> Iterator[Any]:
 def _check_text(files: Iterable[Path]) -> None:
     """Refuse what the loaders let pass, or what ends their process.
 
-    Broken UTF-8 breaks later, where nobody can tell which line it was; of JSON of 20,000 levels, and
-    of one that begins with null, `pyarrow` dies.
+    Raises:
+        SourceError: As ``check_text``, or a file cannot be read.
     """
     for file in files:
-        _check_size(file)
-        number, depth, is_json = 0, 0, format_of(file) == "json"
+        opener = _OPENERS.get(file.suffix.lower())
+        packed = file.stat().st_size if opener else None
+        open_file = partial(opener or open, file, "rb")
         try:
-            with _OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
-                for number, line in enumerate(stream, 1):
-                    line.decode()
-                    if is_json and not depth and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"null"):
-                        raise SourceError(f"line {number} of {file.name} is null; each row must be an object")
-                    if is_json and (depth := _depth_after(line, depth)) > DEEPEST:
-                        raise SourceError(f"line {number} of {file.name} is nested too deeply to be read; remove it")
-        except UnicodeDecodeError as error:
-            raise SourceError(f"line {number} of {file.name} is not UTF-8 text; save the file as UTF-8") from error
+            check_text(file.name, open_file, packed=packed, is_json=format_of(file) == "json")
+        except UntrustedError as error:
+            raise SourceError(str(error)) from error
         except (EOFError, OSError, lzma.LZMAError) as error:
             raise SourceError(f"cannot read {file.name}: {one_line(error)}") from error
-
-
-def _check_size(file: Path) -> None:
-    """Refuse a compressed file that unfolds to much more than any text does."""
-    opener = _OPENERS.get(file.suffix.lower())
-    if opener is None:
-        return
-    most, size = max(UNFOLDED_BYTES, UNFOLDED * file.stat().st_size), 0
-    try:
-        with opener(file, "rb") as stream:
-            while block := stream.read(2**20):
-                size += len(block)
-                if size > most:
-                    bound = f"more than {most:,} bytes, far more than its size"
-                    raise SourceError(f"{file.name} unfolds to {bound}; unpack it yourself where you trust it")
-    except (EOFError, OSError, lzma.LZMAError) as error:
-        raise SourceError(f"cannot read {file.name}: {one_line(error)}") from error
-
-
-def _depth_after(line: bytes, depth: int) -> int:
-    """Objects and arrays that are open after a line of JSON; more than ``DEEPEST`` where so many were within it."""
-    brackets = _JSON_TEXT.sub(b"", line).translate(None, _NO_BRACKET)
-    opened = brackets.count(b"{") + brackets.count(b"[")
-    if depth + opened <= DEEPEST:
-        return max(0, depth + 2 * opened - len(brackets))
-    for bracket in brackets:
-        depth = depth + 1 if bracket in b"{[" else max(0, depth - 1)
-        if depth > DEEPEST:
-            break
-    return depth
 
 
 def _accepted() -> str:

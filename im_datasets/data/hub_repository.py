@@ -14,6 +14,7 @@ from datasets.load import HubDatasetModuleFactory
 from im_datasets.common.errors import SourceError
 from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, leads_outside, parse_json, parse_yaml, read_bytes, read_text, shown
+from im_datasets.data.text_bounds import check_packed
 
 CARD, STANDALONE, INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
 """Where `datasets` reads how to load a repository."""
@@ -26,6 +27,13 @@ LOADERS = {
 
 Others follow what a file names: HDF5 has links and raw data in other files, Lance has other folders.
 """
+
+
+TEXTS = ("json", "csv", "text", "xml", "conll")
+"""Those that read texts."""
+
+PLAIN_ENCODINGS = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1", "cp1252")
+"""Encodings in which brackets are the bytes that they are in UTF-8."""
 
 
 def open_repository(name: str, config: str | None, revision: str | None) -> DatasetBuilder:
@@ -66,28 +74,51 @@ def open_repository(name: str, config: str | None, revision: str | None) -> Data
             f"{name} is read by the loader {shown(loader)} of datasets, which may follow what its files name to other "
             "files; convert it to Parquet, or pass its rows as a local file"
         )
+    _check_options(name, builder)
     return builder
 
 
-def check_sizes(name: str, builder: DatasetBuilder) -> None:
-    """Refuse Parquet that would come to more than it should; fetches it where `datasets` will find it.
+def check_files(name: str, builder: DatasetBuilder) -> None:
+    """Refuse files that would end the process that reads them, or come to more than they should.
+
+    Fetches them where `datasets` will find them.
 
     Args:
         name: The repository's id.
-        builder: From ``open_repository``; of what was downloaded before there is nothing to measure.
+        builder: From ``open_repository``; of what was downloaded before there is nothing to look at.
 
     Raises:
-        UntrustedError: Names the file.
+        UntrustedError: Names the file, and the line where it has one.
     """
     from huggingface_hub import hf_hub_download
 
-    base, files = str(builder.base_path), {}
-    for paths in (getattr(builder.config, "data_files", None) or {}).values():
+    base, loader, tables = str(builder.base_path), type(builder).__module__.rpartition(".")[2], {}
+    for paths in (getattr(builder.config, "data_files", None) or {}).values() if loader in (*TEXTS, "parquet") else ():
         for path in map(str, paths):
-            if (parts := _ADDRESS.fullmatch(path)) and path.lower().endswith(".parquet") and path.startswith(base):
-                place = hf_hub_download(name, parts["path"], revision=parts["commit"], repo_type="dataset")
-                files[f"{parts['path']} of {name}"] = Path(place)
-    check_parquet(files)
+            if not (parts := _ADDRESS.fullmatch(path)) or not path.startswith(base):
+                continue
+            place = Path(hf_hub_download(name, parts["path"], revision=parts["commit"], repo_type="dataset"))
+            what = f"{shown(parts['path'])} of {name}"
+            if loader == "parquet":
+                tables[what] = place
+            else:
+                check_packed(what, place, is_json=loader == "json")
+    check_parquet(tables)
+
+
+def _check_options(name: str, builder: DatasetBuilder) -> None:
+    """Refuse settings of a card under which a text takes no end of time, or is not what was looked at."""
+    loader, config = type(builder).__module__.rpartition(".")[2], builder.config
+    encoding = str(getattr(config, "encoding", None) or "utf-8").lower().replace("_", "-")
+    if loader == "json" and encoding not in PLAIN_ENCODINGS:
+        raise SourceError(f"{name} states the encoding {shown(encoding)} for JSON, which is UTF-8; pass a local file")
+    if loader == "csv":
+        # Longer ones are regular expressions, but for this one.
+        for separator in (getattr(config, option, None) for option in ("sep", "delimiter")):
+            if separator != r"\s+" and len(str(separator or "")) > 1:
+                raise SourceError(
+                    f"{name} separates its columns by {shown(repr(separator))}; pass them as a local file"
+                )
 
 
 _ADDRESS = re.compile(r"hf://datasets/[^@]+@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetsError
 from im_datasets.common.errors import SourceError, UntrustedError, message_of
 from im_datasets.data.arrow import stored, undecoded, with_features
 from im_datasets.data.files import find_files, fingerprint, format_of, one_line, read_files, stream_files
-from im_datasets.data.hub_repository import check_sizes, open_repository
+from im_datasets.data.hub_repository import check_files, open_repository
 from im_datasets.data.request import SourceRequest
 from im_datasets.data.saved_folder import is_saved, read_saved, saved_splits
 
@@ -178,7 +178,7 @@ def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableData
         if request.streaming:
             rows = builder.as_streaming_dataset(split=chosen)
         else:
-            check_sizes(name, builder)
+            check_files(name, builder)
             builder.download_and_prepare()
             rows = builder.as_dataset(split=chosen)
     except SourceError:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from im_datasets.common.errors import HubError, OutputError, message_of
 from im_datasets.common.untrusted import MESSAGE, parse_json, shown
 from im_datasets.report.configs import MANIFEST, Config, Published
-from im_datasets.scoring.record import ScoringRecord, read_record
+from im_datasets.scoring.record import ScoringRecord, check_selection, read_record
 
 MANIFEST_SCHEMA = 1
 
@@ -66,6 +66,7 @@ class Manifest:
                 )
             if not all(isinstance(data[name], dict) for name in ("selection", "configs", "files", "card")):
                 raise TypeError("selection, configs, files and card must be mappings")
+            check_selection(data["selection"])
             data["configs"] = {name: _config(config) for name, config in data["configs"].items()}
             data["files"] = {_path(path): _file(file) for path, file in data["files"].items()}
             paths = [path for config in data["configs"].values() for path in config.files]

@@ -13,10 +13,8 @@ from im_datasets.hub.media import MediaFiles, check_media, with_media
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LOG_LOSS
+from im_datasets.selection.added_columns import IS_KEPT
 from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, Selection
-
-IS_KEPT = "im_kept"
-"""Column of the config ``scores``: whether the row is among the kept ones."""
 
 DROP_FEATURES = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
 """Columns that only dropped rows have."""

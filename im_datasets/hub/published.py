@@ -19,13 +19,14 @@ from im_datasets.data.arrow import stored
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, status_of, try_again
 from im_datasets.hub.manifest import Manifest
-from im_datasets.hub.parquet_configs import DROP_FEATURES, IS_KEPT
+from im_datasets.hub.parquet_configs import DROP_FEATURES
 from im_datasets.report.card import CARD, STANDALONE
 from im_datasets.report.configs import MANIFEST
 from im_datasets.report.result_folder import describe_settings, load_result
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import RECORD, ScoringRecord
-from im_datasets.selection.select import DUPLICATE_OF, REASON, Selection
+from im_datasets.selection.added_columns import IS_KEPT, check_added
+from im_datasets.selection.select import DUPLICATE_OF, REASON, ROW, Selection
 
 ATTEMPTS = 3
 """How often each request is tried: there may be a copy on this machine, so this gives up sooner than a push."""
@@ -142,7 +143,7 @@ class PublishedSelection:
         """
         if self.manifest is None:
             selection = load_result(self.folder)
-            return _checked({"kept": selection.kept, "dropped": selection.dropped})
+            return _checked({"kept": selection.kept, "dropped": selection.dropped}, self.record)
         configs, files = self.manifest.configs, {}
         for path in [path for config in configs.values() for path in config.files]:
             if (place := self.file(path)) is None:
@@ -156,7 +157,8 @@ class PublishedSelection:
                 {
                     name: concatenate_datasets([Dataset(pq.read_table(files[path])) for path in config.files])
                     for name, config in configs.items()
-                }
+                },
+                self.record,
             )
         except UntrustedError as error:
             raise HubError(str(error)) from error
@@ -209,13 +211,15 @@ class PublishedSelection:
         return {name: rows for name, rows in self.sides.items() if LOG_LOSS in rows.column_names}
 
 
-def _checked(tables: dict[str, Dataset]) -> dict[str, Dataset]:
+def _checked(tables: dict[str, Dataset], record: ScoringRecord | None) -> dict[str, Dataset]:
     """Refuse columns of our own that hold images or the like, which `datasets` would open where they are read.
 
     Raises:
         HubError: Names the first one.
+        UntrustedError: As ``check_added``.
     """
     for name, rows in tables.items():
+        check_added(rows, record, f"the config {name}", (IS_KEPT, ROW) if name == "scores" else ())
         plain = stored(rows.features)
         for column, feature in rows.features.items():
             if column.startswith("im_") and plain[column] != feature:

@@ -26,6 +26,7 @@ from im_datasets.report.configs import Config, Published
 from im_datasets.report.page import write_report
 from im_datasets.report.statistics import Scores
 from im_datasets.scoring.record import RECORD, ScoringRecord
+from im_datasets.selection.added_columns import OF_DROPPED, OF_KEPT, check_added
 from im_datasets.selection.select import Selection
 
 KEPT, DROPPED, REPORT = "kept.parquet", "dropped.parquet", "report.html"
@@ -76,6 +77,11 @@ def load_result(folder: str | Path) -> Selection:
     except UntrustedError as error:
         raise OutputError(f"{error}; mine again") from error
     kept, dropped = (_read_side(folder / name) for name in (KEPT, DROPPED))
+    try:
+        check_added(kept, record, str(folder / KEPT), OF_KEPT)
+        check_added(dropped, record, str(folder / DROPPED), OF_DROPPED)
+    except UntrustedError as error:
+        raise OutputError(f"{error}; mine again") from error
     try:
         return Selection(kept, dropped, describe_settings(described), described["cut"], described["reasons"], record)
     except (LookupError, TypeError, AttributeError) as error:

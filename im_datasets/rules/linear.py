@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from im_datasets.common.errors import RuleError, UntrustedError, message_of
+from im_datasets.common.plain_types import LARGEST, check_fields, is_number
 from im_datasets.common.storage import write_text
 from im_datasets.common.untrusted import MESSAGE, parse_json, read_bytes, shown
 from im_datasets.indicators.score_columns import COLUMNS
 
 RULE_SCHEMA = 1
 LOG_LOSS = "im_log_loss"
-
-LARGEST = 1e50
-"""The largest number that is counted with, up or down: those of rows and rules are told by their means and squares."""
 
 _NO_NUMBER = f"not a finite number up to {LARGEST:g}"
 _SHIPPED = Path(__file__).parent
@@ -96,11 +94,11 @@ class LinearRule:
         if not columns or len(set(columns)) < len(columns):
             raise RuleError(f"rule {self.name!r} needs at least one term and each column once; got {columns}")
         numbers = [self.intercept, *(t.coefficient for t in self.terms)]
-        if not all(map(_is_number, numbers)):
+        if not all(map(is_number, numbers)):
             raise RuleError(f"rule {self.name!r} has a coefficient that is {_NO_NUMBER}: {numbers}")
         for term in self.terms:
             bounds = [bound for bound in (term.low, term.high) if bound is not None]
-            if not all(map(_is_number, bounds)):
+            if not all(map(is_number, bounds)):
                 raise RuleError(f"rule {self.name!r} clips {term.column} at what is {_NO_NUMBER}: {bounds}")
             if term.low is not None and term.high is not None and term.low > term.high:
                 raise RuleError(f"rule {self.name!r} clips {term.column} to an empty range")
@@ -184,6 +182,7 @@ class LinearRule:
         try:
             if data["schema_version"] != RULE_SCHEMA:
                 raise RuleError(f"rule has schema version {data['schema_version']!r}; known: {RULE_SCHEMA}")
+            check_fields({name: data.get(name) for name in ("provenance", "indicators")}, object, "the rule")
             terms = tuple(Term(**term) for term in data["terms"])
             caveats = data.get("caveats", [])
             if not isinstance(caveats, list | tuple):
@@ -217,11 +216,6 @@ class LinearRule:
     def names() -> list[str]:
         """Names of the shipped rules."""
         return sorted(path.stem for path in _SHIPPED.glob("*.json"))
-
-
-def _is_number(value: Any) -> bool:
-    # True and False are integers to Python.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def countable(values: NDArray[np.float64]) -> NDArray[np.float64]:

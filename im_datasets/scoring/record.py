@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from im_datasets.common.errors import ColumnsError, OutputError, RuleError, message_of
+from im_datasets.common.plain_types import check_fields
 from im_datasets.common.untrusted import MESSAGE, parse_json, read_bytes, shown
 from im_datasets.data.columns import Columns
 from im_datasets.rules.linear import LinearRule
@@ -131,6 +132,52 @@ class ScoringRecord:
         return replace(self, selection=selection)
 
 
+class _Model(TypedDict):
+    id: str
+    revision: str | None
+    dtype: str | None
+    device: str | None
+
+
+class _Source(TypedDict):
+    kind: str
+    id: str | None
+    config: str | None
+    split: str | None
+    revision: str | None
+    fingerprint: str | None
+    files: list[str]
+    rows: int
+    limit: int | None
+    seed: int | None
+
+
+class _Quota(TypedDict):
+    column: str
+    quota: int
+
+
+class _Selected(TypedDict):
+    top_k: int | None
+    fraction: float | None
+    threshold: float | None
+    per_group: _Quota | None
+    near_duplicates: float | None
+    embedder: _Model | None
+    exclude_contaminated: int | None
+    evaluation_sha256: str | None
+    seed: int
+    shortfall: int
+    kept: int
+    dropped: int
+    cut: float | None
+    reasons: dict[str, int]
+
+
+class _Fields(TypedDict):
+    fields: dict[str, str]
+
+
 _PLACES = {"id", "files", "model", "tokenizer"}
 """Fields of a record that may hold a path; others may hold what only looks like one, such as a column's name."""
 
@@ -157,11 +204,24 @@ def read_record(data: Mapping[str, Any]) -> ScoringRecord:
         raise OutputError(f"not a scoring record: {shown(message_of(error), MESSAGE)}") from error
 
 
+def check_selection(described: Any) -> None:
+    """Refuse what is said of a selection where a field is not as it should be.
+
+    Raises:
+        UntrustedError: Names the field.
+    """
+    check_fields(described, _Selected, "the selection")
+
+
 def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record from its plain data."""
+    inner: dict[str, Any] = {"source": _Source, "columns": _Fields, "rule": object, "indicators": list[dict[str, Any]]}
+    check_fields(data, ScoringRecord, "the record", **inner)
+    if data.get("selection") is not None:
+        check_selection(data["selection"])
+    for number, indicator in enumerate(data["indicators"], 1):
+        check_fields(indicator, IndicatorRecord, f"indicator {number}", model=_Model | None)
     fields = data["columns"]["fields"]
-    if not all(isinstance(name, str) for name in fields.values()):
-        raise ColumnsError(f"a column's name is no text in {fields}")
     indicators = [IndicatorRecord(**indicator) for indicator in data["indicators"]]
     rule = LinearRule.from_dict(data["rule"])
     return {**data, "columns": Columns(**fields), "rule": rule, "indicators": indicators}

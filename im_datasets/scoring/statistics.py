@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from im_datasets.rules.linear import LARGEST
+from im_datasets.common.plain_types import LARGEST
 
 
 def describe(values: NDArray[np.float64]) -> dict[str, float]:

@@ -258,7 +258,7 @@ def _log_loss(ds: Dataset) -> NDArray[np.float64]:
     kind = column.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise SelectionError(f"{LOG_LOSS} holds {kind}, not numbers; map the dataset with InstructMining(...) first")
-    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return values
 
 

@@ -78,8 +78,8 @@ def test_a_record_of_other_words_for_the_same_columns_is_read():
     [
         ({"columns": {"fields": {"instruction": "a", "answer": "b"}}}, "unexpected keyword argument 'answer'"),
         ({"columns": {"fields": {"instruction": "a"}}}, "does not say where the response stands"),
-        ({"columns": {"fields": {"response": 1}}}, "a column's name is no text in {'response': 1}"),
-        ({"columns": None}, "not subscriptable"),
+        ({"columns": {"fields": {"response": 1}}}, "columns of the record is .*; it must be an object with fields"),
+        ({"columns": None}, "columns of the record is None; it must be an object with fields"),
         ({"rule": {}}, "not a rule: 'schema_version'"),
         ({"rule": make_record().rule.to_dict() | {"terms": []}}, "needs at least one term"),
         ({"indicators": [{"title": "x"}]}, "unexpected keyword argument 'title'"),

@@ -15,7 +15,6 @@ from im_datasets.common.errors import HubError
 from im_datasets.common.untrusted import MESSAGE, shown
 from im_datasets.common.version import __version__
 from im_datasets.data.arrow import read_column
-from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.report.configs import Published
@@ -23,6 +22,7 @@ from im_datasets.report.statistics import score_columns
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.scoring.statistics import describe
+from im_datasets.selection.added_columns import IS_KEPT
 from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW
 
 RULE_COMPUTED = ("record.rule.intercept", "record.rule.terms", "record.rule.schema_version")

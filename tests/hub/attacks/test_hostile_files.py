@@ -2,15 +2,18 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import struct
+import tarfile
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from im_datasets.common.errors import ImDatasetsError
+from im_datasets.common.errors import ImDatasetsError, SourceError
 from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
 
@@ -86,6 +89,7 @@ REFUSED = {
         "cannot read rows.parquet: Feature type 'Evil' not found",
     ),
 }
+REPEATED = parquet([pa.array(["a" * 1000] * 100_000).dictionary_encode()] * 2)
 READ = {
     "numbers beyond all": ("rows.jsonl", row("1e99999"), 2),
     "no numbers": ("rows.jsonl", '{"instruction": NaN, "output": -Infinity}\n', 1),
@@ -118,3 +122,95 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, case):
 def test_an_odd_file_is_read(tmp_path, case):
     name, content, rows = READ[case]
     assert len(pairs_of(tmp_path, name, content)) == rows
+
+
+def zipped(**files):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(f"{name}.jsonl", content)
+    return sink.getvalue()
+
+
+def tarred(content):
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        member = tarfile.TarInfo("a.jsonl")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return sink.getvalue()
+
+
+def card(**config):
+    return f"---\nconfigs:\n- {json.dumps({'config_name': 'default', **config})}\n---\n".encode()
+
+
+DEEP = row("[" * 20_000 + "]" * 20_000).encode()
+SMALL_BOMB = BOMB[: 2**22]
+ON_THE_HUB = {
+    "deep": ({"rows.jsonl": DEEP}, "line 2 of rows.jsonl of me/evil is nested too deeply"),
+    "null": ({"rows.json": b"null"}, "line 1 of rows.json of me/evil is null"),
+    "null above rows": ({"rows.jsonl": b"null\n" + ROW.encode()}, "line 1 of rows.jsonl of me/evil is null"),
+    "deep in gzip": ({"rows.jsonl.gz": gzip.compress(DEEP)}, "line 2 of rows.jsonl.gz of me/evil is nested"),
+    "gzip by its bytes alone": ({"rows.json": gzip.compress(DEEP)}, "line 2 of rows.json of me/evil is nested"),
+    "null in zip": ({"rows.zip": zipped(a=ROW, b="null")}, "line 1 of 'b.jsonl' in rows.zip of me/evil is null"),
+    "null in tar": ({"rows.json": tarred(b"null")}, "line 1 of 'a.jsonl' in rows.json of me/evil is null"),
+    "a bomb in gzip": ({"rows.csv.gz": gzip.compress(SMALL_BOMB)}, "rows.csv.gz of me/evil unfolds to more than 1,04"),
+    "a bomb in zip": ({"rows.zip": zipped(a=SMALL_BOMB)}, "rows.zip of me/evil unfolds to more than 1,048,576 bytes"),
+    "a bomb in tar": ({"rows.json": tarred(SMALL_BOMB)}, "rows.json of me/evil unfolds to more than 1,048,576 bytes"),
+    "half a gzip": ({"rows.txt.gz": gzip.compress(DEEP)[:-6]}, "rows.txt.gz of me/evil cannot be unpacked"),
+    "7z": ({"rows.jsonl": b"7z\xbc\xaf\x27\x1c"}, "rows.jsonl of me/evil is packed by 7z"),
+    "brackets in UTF-16": (
+        {
+            "rows.jsonl": DEEP.decode().encode("utf-16-le"),
+            "README.md": card(data_files="rows.jsonl", encoding="utf-16-le"),
+        },
+        "me/evil states the encoding utf-16-le for JSON",
+    ),
+    "a pattern without end": (
+        {"rows.csv": b"a" * 40 + b"!", "README.md": card(data_files="rows.csv", sep="(a|a)*b")},
+        r"me/evil separates its columns by '\(a\|a\)\*b'",
+    ),
+    "Parquet by another name": ({"rows.geoparquet": REPEATED}, "rows.geoparquet of me/evil.* would come to more than"),
+}
+READ_ON_THE_HUB = {
+    "gzip": ({"rows.jsonl.gz": gzip.compress(ROW.encode())}, 1),
+    "zip": ({"rows.zip": zipped(a=ROW, b=ROW * 2)}, 3),
+    "TSV": ({"rows.tsv": b"instruction\toutput\na\tb\n"}, 1),
+    "spaces": ({"rows.csv": b"instruction output\na  b\n", "README.md": card(data_files="rows.csv", sep="\\s+")}, 1),
+    "Latin-1": (
+        {
+            "rows.csv": "instruction,output\né,b\n".encode("latin-1"),
+            "README.md": card(data_files="rows.csv", encoding="latin-1"),
+        },
+        1,
+    ),
+}
+
+
+@pytest.fixture
+def on_the_hub(hub, tmp_path, monkeypatch):
+    """Load what lies in a repository; bombs are small here."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("im_datasets.data.text_bounds.UNFOLDED_BYTES", 2**20)
+    monkeypatch.setattr("im_datasets.common.parquet_bounds.FLOOR_BYTES", 2**24)
+
+    def load(files):
+        hub.store.put("me/evil", files)
+        return prepare(load_source("me/evil").dataset)[0]
+
+    return load
+
+
+@pytest.mark.parametrize("case", ON_THE_HUB)
+def test_a_file_of_the_hub_is_looked_at_before_it_is_read(on_the_hub, case):
+    files, told = ON_THE_HUB[case]
+    with pytest.raises(SourceError, match=told) as caught:
+        on_the_hub(files)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", READ_ON_THE_HUB)
+def test_an_honest_file_of_the_hub_is_read(on_the_hub, case):
+    files, rows = READ_ON_THE_HUB[case]
+    assert len(on_the_hub(files)) == rows
