@@ -1,5 +1,6 @@
 """A dataset repository of the Hub, opened as `datasets` does and held to its own files before anything is loaded."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ TEXTS = ("json", "csv", "text", "xml", "conll")
 
 PLAIN_ENCODINGS = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1", "cp1252")
 """Encodings in which brackets are the bytes that they are in UTF-8."""
+
+
+VALUES = 2**20
+"""How many values a row may be stated to have in lists of fixed length, which are made even where none is."""
 
 
 def open_repository(name: str, config: str | None, revision: str | None) -> DatasetBuilder:
@@ -75,6 +80,10 @@ def open_repository(name: str, config: str | None, revision: str | None) -> Data
             "files; convert it to Parquet, or pass its rows as a local file"
         )
     _check_options(name, builder)
+    if builder.info.features and _values(builder.info.features.to_dict()) > VALUES:
+        raise SourceError(
+            f"{name} states lists of more than {VALUES:,} values in each row; pass its rows as a local file"
+        )
     return builder
 
 
@@ -119,6 +128,15 @@ def _check_options(name: str, builder: DatasetBuilder) -> None:
                 raise SourceError(
                     f"{name} separates its columns by {shown(repr(separator))}; pass them as a local file"
                 )
+
+
+def _values(feature: Any) -> int:
+    """How many values features in plain data make of a row where nothing stands."""
+    if isinstance(feature, dict):
+        sizes = [feature.get("length"), *(shape if isinstance(shape := feature.get("shape"), list | tuple) else ())]
+        fixed = math.prod(size for size in sizes if isinstance(size, int) and size > 1)
+        return fixed * sum(map(_values, feature.values()))
+    return sum(map(_values, feature)) if isinstance(feature, list | tuple) else 1
 
 
 _ADDRESS = re.compile(r"hf://datasets/[^@]+@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")

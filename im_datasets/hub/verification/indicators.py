@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from im_datasets.data.columns import SOURCE_ROW, TURN
-from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
+from im_datasets.selection.added_columns import IS_KEPT
 from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW
 
 CLAIMED = ("record.indicators.*.name", "record.indicators.*.writes")

@@ -6,7 +6,6 @@ from datasets import Value
 
 from im_datasets.common.version import __version__
 from im_datasets.hub.manifest import Manifest
-from im_datasets.hub.parquet_configs import IS_KEPT
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
 from im_datasets.indicators.score_columns import UNSCORABLE
@@ -14,6 +13,7 @@ from im_datasets.report.card import CONFIGS, FIGURE, PANELS
 from im_datasets.report.result_folder import REPORT
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
+from im_datasets.selection.added_columns import IS_KEPT
 from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW
 
 _SHOWN = (FIGURE, PANELS, REPORT)

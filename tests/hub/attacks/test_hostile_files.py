@@ -145,6 +145,12 @@ def card(**config):
     return f"---\nconfigs:\n- {json.dumps({'config_name': 'default', **config})}\n---\n".encode()
 
 
+def features_of(kind):
+    texts = [{"name": name, "dtype": "string"} for name in ("instruction", "output")]
+    fields = {"dataset_info": {"features": [*texts, {"name": "x", **kind}]}}
+    return f"---\n{json.dumps(fields)}\n---\n".encode()
+
+
 DEEP = row("[" * 20_000 + "]" * 20_000).encode()
 SMALL_BOMB = BOMB[: 2**22]
 ON_THE_HUB = {
@@ -170,6 +176,17 @@ ON_THE_HUB = {
     "a pattern without end": (
         {"rows.csv": b"a" * 40 + b"!", "README.md": card(data_files="rows.csv", sep="(a|a)*b")},
         r"me/evil separates its columns by '\(a\|a\)\*b'",
+    ),
+    "lists without end": (
+        {"rows.jsonl": ROW.encode(), "README.md": features_of({"list": "int64", "length": 10**9})},
+        "me/evil states lists of more than 1,048,576 values in each row",
+    ),
+    "a table without end": (
+        {
+            "rows.jsonl": ROW.encode(),
+            "README.md": features_of({"dtype": {"array2_d": {"shape": [10**6, 10**6], "dtype": "int64"}}}),
+        },
+        "me/evil states lists of more than 1,048,576 values in each row",
     ),
     "Parquet by another name": ({"rows.geoparquet": REPEATED}, "rows.geoparquet of me/evil.* would come to more than"),
 }
