@@ -56,14 +56,25 @@ def check_parquet(files: Mapping[str, Path], *, compression: Sequence[str] | Non
 
 def _check_file(path: Path, what: str, used: int, most: int, compression: Sequence[str] | None) -> int:
     """What all files up to this one come to."""
-    with pq.ParquetFile(path) as file:
-        _check_footer(file, what, most, compression)
-        texts = [file.schema.column(place).path for place in range(file.metadata.num_columns)]
-    # Only texts are read so; the reader leaves the others as they are.
-    with pq.ParquetFile(path, read_dictionary=texts) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            used += sum(max(_decoded_bytes(column), 0) for column in batch.columns) + ROW_BYTES * batch.num_rows
-            _check_size(used, what, most)
+    with pq.ParquetFile(path) as plain:
+        _check_footer(plain, what, most, compression)
+        texts = [plain.schema.column(place).path for place in range(plain.metadata.num_columns)]
+        # Only texts are read so; the reader leaves the others as they are.
+        with pq.ParquetFile(path, read_dictionary=texts) as short:
+            for group in range(plain.metadata.num_row_groups):
+                try:
+                    used = _check_group(short, group, what, used, most)
+                except pa.ArrowNotImplementedError:
+                    # Texts inside of lists, of which a part lies in a dictionary and a part does not.
+                    used = _check_group(plain, group, what, used, most)
+    return used
+
+
+def _check_group(file: pq.ParquetFile, group: int, what: str, used: int, most: int) -> int:
+    """What all row groups up to this one come to."""
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False):
+        used += sum(max(_decoded_bytes(column), 0) for column in batch.columns) + ROW_BYTES * batch.num_rows
+        _check_size(used, what, most)
     return used
 
 

@@ -119,3 +119,17 @@ def test_check_parquet_counts_all_files_together(tmp_path, small_floor):
     check_parquet({"one": files["file 0"]})
     with pytest.raises(UntrustedError, match=r"file \d+, and what is read before it"):
         check_parquet(files)
+
+
+@pytest.mark.parametrize("rows", [20_000, 700], ids=["one row group", "several row groups"])
+def test_conversations_of_which_a_part_lies_in_a_dictionary_are_read(tmp_path, rows):
+    turns = [
+        [{"role": "user", "content": f"{n} " + "word " * 40}, {"role": "assistant", "content": "Yes."}]
+        for n in range(7000)
+    ]
+    pq.write_table(
+        pa.table({"messages": turns, "tags": [[str(n), "a"] for n in range(7000)]}), tmp_path / "a", row_group_size=rows
+    )
+    encodings = pq.read_metadata(tmp_path / "a").row_group(0).column(0).encodings
+    assert "RLE_DICTIONARY" in encodings
+    check_parquet({"a": tmp_path / "a"})

@@ -13,6 +13,7 @@ from im_datasets import load_selection, push_selected
 from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.hub.verification.checks import Outcome
 from im_datasets.hub.verification.verify import verify
+from im_datasets.models.hub_models import EMBEDDED_SHA256
 from im_datasets.report.card_blocks import find_blocks
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -30,6 +31,9 @@ def test_push_publishes_the_record_with_checksums(hub, selection):
 
 
 def test_card_of_a_branch_loads_and_verifies_that_branch(hub, selection):
+    # As a real selection tells what its near-duplicates were told by.
+    encoder = {"id": "embedded", "revision": EMBEDDED_SHA256, "dtype": "float32"}
+    selection = replace(selection, settings={**selection.settings, "embedder": encoder})
     push(selection)
     push(selection, revision="dev")
     card = card_of(hub, "dev")
