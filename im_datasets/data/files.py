@@ -238,7 +238,7 @@ def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Any:
     options: dict[str, Any] = {}
     if kind == "csv":
         # A CSV file says nothing of types: every value is the text that stands there, "N/A" and "007" too.
-        separator = "\t" if ".tsv" in files[0].suffixes else ","
+        separator = _separator(files[0])
         for file in files:
             _check_table(file, separator)
         header = pd.read_csv(files[0], sep=separator, nrows=0).columns
@@ -247,6 +247,11 @@ def _load(kind: str, files: list[Path], split: str, *, streaming: bool) -> Any:
     # The loaders take a path for a pattern.
     paths = {split: [glob.escape(str(file.absolute())) for file in files]}
     return load_dataset(kind, data_files=paths, split=split, streaming=streaming, **options)
+
+
+def _separator(file: Path) -> str:
+    """What stands between two columns of a table in a file of this name."""
+    return "\t" if ".tsv" in file.suffixes else ","
 
 
 def _check_table(file: Path, separator: str) -> None:
@@ -394,7 +399,9 @@ def _check_text(files: Iterable[Path]) -> None:
         packed = file.stat().st_size if opener else None
         open_file = partial(opener or open, file, "rb")
         try:
-            check_text(file.name, open_file, packed=packed, is_json=format_of(file) == "json")
+            kind = format_of(file)
+            separator = _separator(file) if kind == "csv" else None
+            check_text(file.name, open_file, packed=packed, is_json=kind == "json", separator=separator)
         except UntrustedError as error:
             raise SourceError(str(error)) from error
         except (EOFError, OSError, lzma.LZMAError) as error:

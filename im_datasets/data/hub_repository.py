@@ -111,7 +111,8 @@ def check_files(name: str, builder: DatasetBuilder) -> None:
             if loader == "parquet":
                 tables[what] = place
             else:
-                check_packed(what, place, is_json=loader == "json")
+                separator = getattr(builder.config, "sep", None) if loader == "csv" else None
+                check_packed(what, place, is_json=loader == "json", separator=separator)
     check_parquet(tables)
 
 

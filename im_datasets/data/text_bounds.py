@@ -3,6 +3,7 @@
 import bz2
 import codecs
 import gzip
+import json
 import lzma
 import re
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from im_datasets.common.errors import UntrustedError, message_of
+from im_datasets.common.parquet_bounds import COLUMNS
 
 DEEPEST = 1000
 """The deepest nesting of a row that is read; conversations have ten levels."""
@@ -20,15 +22,22 @@ DEEPEST = 1000
 UNFOLDED, UNFOLDED_BYTES = 100, 2**28
 """How many times its size a compressed file may come to, beyond so many bytes; texts come to 3 to 10 times."""
 
+_WHOLE_LINE = 2**26
 _JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NO_BRACKET = bytes(set(range(256)) - set(b"{}[]"))
 _OPENERS: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 
 def check_text(
-    what: str, open_file: Callable[[], IO[bytes]], *, packed: int | None, is_json: bool, is_utf8: bool = True
+    what: str,
+    open_file: Callable[[], IO[bytes]],
+    *,
+    packed: int | None,
+    is_json: bool,
+    is_utf8: bool = True,
+    separator: str | None = None,
 ) -> None:
-    """Refuse a text that unfolds to far more than its size, that is no UTF-8, or of which `pyarrow` dies.
+    """Refuse a text that unfolds to far more than its size, is no UTF-8, has too many columns, or ends `pyarrow`.
 
     Broken UTF-8 breaks later, where nobody can tell which line it was; of JSON of 20,000 levels, and of one that begins
     with null, `pyarrow` ends the process.
@@ -39,6 +48,7 @@ def check_text(
         packed: The size of the compressed file that it comes from; None where it is not compressed.
         is_json: Whether it is read as JSON.
         is_utf8: Whether it must be UTF-8.
+        separator: What stands between two columns of a table; None where it is none.
 
     Raises:
         UntrustedError: Names the line.
@@ -53,6 +63,11 @@ def check_text(
             for number, line in enumerate(stream, 1):
                 if is_utf8:
                     line.decode()
+                if number == 1 and separator:
+                    is_space = separator == r"\s+"
+                    _check_columns(what, len(line.split()) if is_space else 1 + line.count(separator.encode()))
+                if is_json and not depth:
+                    _check_columns(what, _keys(line))
                 if is_json and not depth and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"null"):
                     raise UntrustedError(f"line {number} of {what} is null; each row must be an object")
                 if is_json and (depth := _depth_after(line, depth)) > DEEPEST:
@@ -61,13 +76,14 @@ def check_text(
         raise UntrustedError(f"line {number} of {what} is not UTF-8 text; save the file as UTF-8") from error
 
 
-def check_packed(what: str, path: Path, *, is_json: bool) -> None:
+def check_packed(what: str, path: Path, *, is_json: bool, separator: str | None = None) -> None:
     """Refuse a text file as ``check_text`` does, whatever it is packed into: `datasets` goes by the first bytes.
 
     Args:
         what: What it is, for the error.
         path: Where it lies.
         is_json: Whether it is read as JSON.
+        separator: As for ``check_text``.
 
     Raises:
         UntrustedError: As ``check_text``; or it is packed in a way that cannot be measured, or broken.
@@ -75,16 +91,17 @@ def check_packed(what: str, path: Path, *, is_json: bool) -> None:
     from datasets.utils.extract import Extractor
 
     kind = Extractor.infer_extractor_format(path)
+    options: dict[str, Any] = {"is_json": is_json, "is_utf8": False, "separator": separator}
     try:
         if kind in ("zip", "tar"):
             for name, open_file in (_in_zip if kind == "zip" else _in_tar)(what, path):
-                check_text(f"{name!r} in {what}", open_file, packed=None, is_json=is_json, is_utf8=False)
+                check_text(f"{name!r} in {what}", open_file, packed=None, **options)
         elif kind and kind not in _OPENERS:
             raise UntrustedError(f"{what} is packed by {kind}, and cannot be measured; unpack it, and pass its files")
         else:
             open_file = partial(_OPENERS[kind] if kind else open, path, "rb")
             packed = path.stat().st_size if kind else None
-            check_text(what, open_file, packed=packed, is_json=is_json, is_utf8=False)
+            check_text(what, open_file, packed=packed, **options)
     except UntrustedError:
         raise
     except (EOFError, OSError, ValueError, RuntimeError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -119,6 +136,23 @@ def _check_sum(what: str, size: int, packed: int) -> None:
     if size > (most := max(UNFOLDED_BYTES, UNFOLDED * packed)):
         bound = f"more than {most:,} bytes, far more than its size"
         raise UntrustedError(f"{what} unfolds to {bound}; unpack it yourself where you trust it")
+
+
+def _check_columns(what: str, columns: int) -> None:
+    if columns > COLUMNS:
+        raise UntrustedError(f"{what} has {columns:,} columns; more than {COLUMNS:,} are not read")
+
+
+def _keys(line: bytes) -> int:
+    """The most keys of a row in a line of JSON that is whole; no more than it has colons."""
+    # A file on one line may have a million rows: it is gone through a second time, up to a size that is soon read.
+    if (colons := line.count(b":")) <= COLUMNS or len(line) > _WHOLE_LINE:
+        return min(colons, COLUMNS)
+    try:
+        rows = json.loads(line)
+    except (ValueError, RecursionError):
+        return 0  # for the reader to tell, or to go on with in the next line
+    return max((len(row) for row in (rows if isinstance(rows, list) else [rows]) if isinstance(row, dict)), default=0)
 
 
 def _depth_after(line: bytes, depth: int) -> int:

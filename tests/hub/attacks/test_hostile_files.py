@@ -18,6 +18,8 @@ from im_datasets.data.prepare import prepare
 from im_datasets.data.source import load_source
 
 ROW = '{"instruction": "a", "output": "b"}\n'
+WIDE_CSV = ",".join(["instruction", "output", *map(str, range(20_000))]) + "\na,b" + ",1" * 20_000 + "\n"
+WIDE_JSON = ROW + json.dumps(dict.fromkeys(map(str, range(20_000)), 1)) + "\n"
 NOT_UTF8 = pa.Array.from_buffers(
     pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 2)), pa.py_buffer(b"\xff\xfe")]
 )
@@ -61,6 +63,16 @@ REFUSED = {
     "a bomb in gzip": ("rows.jsonl.gz", gzip.compress(BOMB * 3), "unfolds to more than 268,435,456 bytes"),
     "a bomb in bzip2": ("rows.jsonl.bz2", bz2.compress(BOMB[: 2**24]) * 20, "unfolds to more than 268,435,456 bytes"),
     "a bomb in xz": ("rows.csv.xz", lzma.compress(BOMB[: 2**24], preset=0) * 20, "unfolds to more than 268,435,456"),
+    "more columns than anybody reads, CSV": (
+        "rows.csv",
+        WIDE_CSV,
+        r"rows.csv has 20,002 columns; more than 10,000 are not",
+    ),
+    "more columns than anybody reads, JSON": (
+        "rows.jsonl",
+        WIDE_JSON,
+        "rows.jsonl has 20,000 columns; more than 10,000",
+    ),
     "half a gzip": (
         "rows.jsonl.gz",
         gzip.compress(ROW.encode())[:-6],
@@ -95,6 +107,8 @@ READ = {
     "no numbers": ("rows.jsonl", '{"instruction": NaN, "output": -Infinity}\n', 1),
     "900 levels": ("rows.jsonl", row("[" * 900 + "]" * 900), 2),
     "lists of null": ("rows.json", '[\n{"output": "b", "instruction": [\nnull,\nnull\n]\n}\n]', 1),
+    "a conversation of 20,000 turns": ("rows.jsonl", row(json.dumps([{"a": 1}] * 20_000)), 2),
+    "20,000 colons in a text": ("rows.jsonl", row(json.dumps(":" * 20_000)), 2),
     "brackets in texts": ("rows.json", json.dumps([{"instruction": "{[" * 5000, "output": '\\"}' * 9}]), 1),
     "columns of every kind": ("rows.jsonl", f'{ROW}{{"instruction": {{"a": 1}}, "output": ["b"]}}\n', 2),
     "fields of megabytes": ("rows.csv", f'instruction,output\n"{"x" * 2**22}",b\n', 1),
@@ -164,6 +178,15 @@ ON_THE_HUB = {
     "a bomb in gzip": ({"rows.csv.gz": gzip.compress(SMALL_BOMB)}, "rows.csv.gz of me/evil unfolds to more than 1,04"),
     "a bomb in zip": ({"rows.zip": zipped(a=SMALL_BOMB)}, "rows.zip of me/evil unfolds to more than 1,048,576 bytes"),
     "a bomb in tar": ({"rows.json": tarred(SMALL_BOMB)}, "rows.json of me/evil unfolds to more than 1,048,576 bytes"),
+    "more columns than anybody reads, CSV": ({"rows.csv": WIDE_CSV.encode()}, "rows.csv of me/evil has 20,002 columns"),
+    "more columns than anybody reads, JSON": (
+        {"rows.jsonl": WIDE_JSON.encode()},
+        "rows.jsonl of me/evil has 20,000 columns",
+    ),
+    "more columns than anybody reads, apart by spaces": (
+        {"rows.csv": WIDE_CSV.replace(",", "  ").encode(), "README.md": card(data_files="rows.csv", sep="\\s+")},
+        "rows.csv of me/evil has 20,002 columns",
+    ),
     "half a gzip": ({"rows.txt.gz": gzip.compress(DEEP)[:-6]}, "rows.txt.gz of me/evil cannot be unpacked"),
     "7z": ({"rows.jsonl": b"7z\xbc\xaf\x27\x1c"}, "rows.jsonl of me/evil is packed by 7z"),
     "brackets in UTF-16": (
