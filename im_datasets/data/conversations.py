@@ -225,7 +225,7 @@ def _parts_turn(role: str, parts: Iterable[Any]) -> Turn:
     calls: list[Any] = []
     media = not_text = False
     for part in parts:
-        kind = "text" if isinstance(part, str) else part.get("type") or "text"
+        kind = "text" if isinstance(part, str) else str(part.get("type") or "text")
         if kind in MEDIA_TYPES:
             media = True
         elif kind in CALL_TYPES:

@@ -365,6 +365,13 @@ layouts = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize("kind", [[None], {"a": 1}, 5])
+def test_a_part_of_content_whose_type_is_no_word_is_read_by_its_text(kind):
+    batch = {"instruction": ["a"], "output": [[{"type": kind, "text": "b"}]]}
+    pairs = Columns.detect(list(batch)).pairs(batch)
+    assert (pairs.responses, pairs.reasons) == (["b"], [""])
+
+
 @given(st.data(), layouts, st.integers(0, 6))
 def test_pairs_survive_any_values_and_do_not_depend_on_the_batch(
     data: st.DataObject, names: tuple[str, ...], count: int
