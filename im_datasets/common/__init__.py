@@ -1,1 +1,1 @@
-"""Nothing of a dataset goes in; what every stage stands on comes out: errors, the version, files written whole."""
+"""Nothing of a dataset goes in; what all stages stand on comes out: errors, whole files, bounds on strangers' data."""

@@ -1,7 +1,7 @@
 """Rows and files that look as if they held a secret, found by the usual formats of tokens and keys.
 
 Only shapes are known here, so a hit is a reason to look and not a proof. What was found is never repeated. The time
-grows with the text and no faster, whatever stands in it: some 4 MB of it a second, 10,000 rows of the usual length.
+grows with the text and no faster, whatever stands in it.
 """
 
 import re
