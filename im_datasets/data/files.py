@@ -25,8 +25,8 @@ from datasets import Dataset, Features, IterableDataset, Json, NamedSplit, Value
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError, UntrustedError, message_of
-from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.data.conversations import mark_half_pairs
+from im_datasets.data.parquet_bounds import check_parquet
 from im_datasets.data.text_bounds import check_text
 
 FORMATS = {

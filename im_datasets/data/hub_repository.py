@@ -13,12 +13,12 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.load import HubDatasetModuleFactory
 
 from im_datasets.common.errors import SourceError
-from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, leads_outside, parse_json, parse_yaml, read_bytes, read_text, shown
+from im_datasets.data.parquet_bounds import check_parquet
 from im_datasets.data.text_bounds import check_packed
 
 CARD, STANDALONE, INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
-"""Where `datasets` reads how to load a repository."""
+"""Where `datasets` reads how to load a repository: what the second says counts before the card, the third after it."""
 
 LOADERS = {
     *("parquet", "json", "csv", "text", "arrow", "xml", "conll", "webdataset", "cache"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from im_datasets.common.errors import UntrustedError, message_of
-from im_datasets.common.parquet_bounds import COLUMNS
+from im_datasets.data.parquet_bounds import COLUMNS
 
 DEEPEST = 1000
 """The deepest nesting of a row that is read; conversations have ten levels."""

@@ -5,12 +5,13 @@ from pathlib import Path, PurePosixPath
 
 from im_datasets.common.errors import ConflictError, HubError
 from im_datasets.common.version import __version__
+from im_datasets.data.hub_repository import CARD, STANDALONE
 from im_datasets.hub.card_merge import merge_card, read_front_matter, split_card
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import DataFiles
 from im_datasets.hub.plan import Plan, Snapshot
 from im_datasets.hub.terms import fill_facts, read_facts, source_facts
-from im_datasets.report.card import CARD, CONFIGS, STANDALONE, Card, render_card
+from im_datasets.report.card import CONFIGS, Card, render_card
 from im_datasets.report.card_blocks import block_digests
 from im_datasets.report.card_facts import CardFacts, check_licence, missing_facts
 from im_datasets.report.configs import MANIFEST, Published

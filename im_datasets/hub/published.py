@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from im_datasets.common.errors import HubError, OutputError, UntrustedError, message_of
-from im_datasets.common.parquet_bounds import COMPRESSION, check_parquet
 from im_datasets.common.untrusted import TEXT_BYTES, file_in, read_bytes, shown
 from im_datasets.data.arrow import stored
+from im_datasets.data.hub_repository import CARD, INFOS, STANDALONE
+from im_datasets.data.parquet_bounds import COMPRESSION, check_parquet
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.client import client_errors, explain, is_out_of_reach, status_of, try_again
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.parquet_configs import DROP_FEATURES
-from im_datasets.report.card import CARD, STANDALONE
 from im_datasets.report.configs import MANIFEST
 from im_datasets.report.result_folder import describe_settings, load_result
 from im_datasets.rules.linear import LOG_LOSS
@@ -30,9 +30,6 @@ from im_datasets.selection.select import DUPLICATE_OF, REASON, ROW, Selection
 
 ATTEMPTS = 3
 """How often each request is tried: there may be a copy on this machine, so this gives up sooner than a push."""
-
-INFOS = "dataset_infos.json"
-"""Features and sizes as `datasets` wrote them in the past; it still reads them."""
 
 _TEXTS = (CARD, STANDALONE, INFOS)
 """What `datasets` reads beside the files that the manifest names."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from im_datasets.common.errors import HubError
 from im_datasets.common.storage import temporary_folder
+from im_datasets.data.hub_repository import CARD
 from im_datasets.hub.client import client_errors, explain, explained, try_again
 from im_datasets.hub.parquet_configs import write_data_files
 from im_datasets.hub.plan import Change, Plan, Snapshot
 from im_datasets.hub.publication import READ, Publication
 from im_datasets.hub.repository import Commit, Repository
 from im_datasets.hub.secret_scan import Finding, find_secrets, find_secrets_in_files
-from im_datasets.report.card import CARD
 from im_datasets.report.card_facts import CardFacts, as_codes, check_language, check_licence
 from im_datasets.report.result_folder import REPORT
 from im_datasets.scoring.record import ScoringRecord, without_paths

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from im_datasets.common.errors import ConflictError
+from im_datasets.data.hub_repository import CARD
 from im_datasets.data.source import HUB_ID
 from im_datasets.hub.card_merge import read_front_matter, split_card
 from im_datasets.hub.client import try_again
-from im_datasets.report.card import CARD
 from im_datasets.report.card_facts import CardFacts, as_codes
 from im_datasets.scoring.record import ScoringRecord
 

@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from datasets import DatasetInfo
     from jinja2 import Template
 
-CARD = "README.md"
-STANDALONE = ".huggingface.yaml"
-"""A file that `datasets` reads after the card's front matter, so that its fields count and the card's do not."""
-
 FIGURE, PANELS = "figures/score_distribution.png", "figures/indicators.png"
 CONFIGS = {
     "kept": "the chosen rows, best first",

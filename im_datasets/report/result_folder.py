@@ -14,12 +14,12 @@ from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import OutputError, UntrustedError
-from im_datasets.common.parquet_bounds import check_parquet
 from im_datasets.common.storage import clear_killed_in, peak_memory_bytes, write_bytes, write_text
 from im_datasets.common.untrusted import file_in
 from im_datasets.data.arrow import laid_out, write_parquet
+from im_datasets.data.hub_repository import CARD as CARD
+from im_datasets.data.parquet_bounds import check_parquet
 from im_datasets.report import figures, plot_style
-from im_datasets.report.card import CARD as CARD
 from im_datasets.report.card import FIGURE, PANELS, mined_configs, render_card
 from im_datasets.report.card_facts import NO_FACTS, CardFacts, missing_facts
 from im_datasets.report.configs import Config, Published

@@ -14,11 +14,11 @@ from datasets import load_dataset_builder
 from im_datasets.common.errors import ConflictError, HubError, UntrustedError, message_of
 from im_datasets.common.storage import temporary_folder
 from im_datasets.common.untrusted import check_unique, leads_outside, parse_json, parse_yaml, shown
+from im_datasets.data.hub_repository import CARD, INFOS, STANDALONE
 from im_datasets.hub.card_merge import read_front_matter, split_card
 from im_datasets.hub.parquet_configs import SPLIT
-from im_datasets.hub.published import INFOS, PublishedSelection
+from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.checks import Check, few, verdict
-from im_datasets.report.card import CARD, STANDALONE
 from im_datasets.report.configs import Config
 
 _NAMED_FILES = 1000

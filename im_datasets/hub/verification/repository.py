@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from im_datasets.data.hub_repository import CARD
 from im_datasets.hub.card_merge import read_front_matter, split_card
 from im_datasets.hub.client import client_errors, try_again
 from im_datasets.hub.manifest import Manifest
 from im_datasets.hub.published import ATTEMPTS, PublishedSelection
 from im_datasets.hub.verification.checks import Check, Outcome, few, verdict
-from im_datasets.report.card import CARD
 from im_datasets.report.configs import MANIFEST
 
 _OURS = (CARD, MANIFEST, ".gitattributes")

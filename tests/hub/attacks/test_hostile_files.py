@@ -233,7 +233,7 @@ def on_the_hub(hub, tmp_path, monkeypatch):
     """Load what lies in a repository; bombs are small here."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("im_datasets.data.text_bounds.UNFOLDED_BYTES", 2**20)
-    monkeypatch.setattr("im_datasets.common.parquet_bounds.FLOOR_BYTES", 2**24)
+    monkeypatch.setattr("im_datasets.data.parquet_bounds.FLOOR_BYTES", 2**24)
 
     def load(files):
         hub.store.put("me/evil", files)

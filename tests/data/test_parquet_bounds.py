@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Array2D, Dataset, Features, Image, Json, List, Value
 
-from im_datasets.common import parquet_bounds
 from im_datasets.common.errors import UntrustedError
-from im_datasets.common.parquet_bounds import COMPRESSION, check_parquet
+from im_datasets.data import parquet_bounds
+from im_datasets.data.parquet_bounds import COMPRESSION, check_parquet
 
 
 @pytest.fixture
