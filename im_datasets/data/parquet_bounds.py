@@ -73,7 +73,7 @@ def _check_file(path: Path, what: str, used: int, most: int, compression: Sequen
 def _check_group(file: pq.ParquetFile, group: int, what: str, used: int, most: int) -> int:
     """What all row groups up to this one come to."""
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], use_threads=False):
-        used += sum(max(_decoded_bytes(column), 0) for column in batch.columns) + ROW_BYTES * batch.num_rows
+        used += sum(map(_decoded_bytes, batch.columns)) + ROW_BYTES * batch.num_rows
         _check_size(used, what, most)
     return used
 
@@ -90,8 +90,7 @@ def _check_footer(file: pq.ParquetFile, what: str, most: int, compression: Seque
         pages += sum(chunk.total_uncompressed_size for chunk in chunks)
         # Where lists end takes two bytes of each value, though all are the same.
         values += sum(2 * chunk.num_values for chunk in chunks)
-        other = {chunk.compression for chunk in chunks} - set(compression or {chunk.compression for chunk in chunks})
-        if other:
+        if compression and (other := {chunk.compression for chunk in chunks} - set(compression)):
             raise UntrustedError(f"{what} is compressed by {', '.join(sorted(other))}, which no push uses")
     _check_size(max(pages, values), what, most)
     for field in file.schema_arrow:
