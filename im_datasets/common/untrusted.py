@@ -80,13 +80,23 @@ def file_in(folder: Path, path: str) -> Path | None:
     Raises:
         UntrustedError: It leads out of the folder, as text or by a link.
     """
-    root = folder.resolve()
-    place = (root / path).resolve()
-    # The cache's layout: a repository's `snapshots/<commit>/` beside its `blobs/`.
-    homes = (root, root.parent.parent / "blobs") if root.parent.name == "snapshots" else (root,)
-    if leads_outside(path) or not any(place.is_relative_to(home) for home in homes):
+    place = folder.resolve() / path
+    if leads_outside(path) or not lies_in(folder, place.resolve()):
         raise UntrustedError(f"{shown(path)} leads out of {folder.name}; a copy holds its own files: cp -rL")
     return place if place.is_file() else None
+
+
+def lies_in(folder: Path, place: Path) -> bool:
+    """Whether a file or folder, behind all links, is of a folder, or of the repository in the Hub's cache around it.
+
+    Args:
+        folder: Any.
+        place: Without links in it.
+    """
+    root = folder.resolve()
+    # A repository's files are links from its `snapshots/<commit>/` to its `blobs/` beside.
+    blobs = [each.parent.parent / "blobs" for each in (root, *root.parents) if each.parent.name == "snapshots"]
+    return any(place.is_relative_to(home) for home in (root, *blobs))
 
 
 def parse_json(content: str | bytes, what: str, *, unique: bool = False) -> Any:

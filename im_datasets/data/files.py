@@ -25,6 +25,7 @@ from datasets import Dataset, Features, IterableDataset, Json, NamedSplit, Value
 from datasets.exceptions import DatasetsError
 
 from im_datasets.common.errors import SourceError, UntrustedError, message_of
+from im_datasets.common.untrusted import lies_in
 from im_datasets.data.conversations import mark_half_pairs
 from im_datasets.data.parquet_bounds import check_parquet
 from im_datasets.data.text_bounds import check_text
@@ -109,10 +110,6 @@ def _check_inside(folder: Path, files: list[Path]) -> None:
     Raises:
         SourceError: Names the first one.
     """
-    root = folder.resolve()
-    homes = [root]
-    # In the Hub's cache a repository's files are links from `snapshots/<commit>/` to its `blobs/` beside.
-    homes += [place.parent.parent / "blobs" for place in (root, *root.parents) if place.parent.name == "snapshots"]
     for file in files:
         try:
             real = file.resolve(strict=True)
@@ -120,7 +117,7 @@ def _check_inside(folder: Path, files: list[Path]) -> None:
             raise SourceError(f"{file.name} is a link that leads nowhere; remove it, or mend it") from None
         if not real.is_file():
             raise SourceError(f"{file.name} is no plain file, and is not opened; remove it, or pass another file")
-        if not any(real.is_relative_to(home) for home in homes):
+        if not lies_in(folder, real):
             raise SourceError(
                 f"{file.name} is a link that leads out of the folder {folder.name or folder}, and is not followed; "
                 "pass that file by its own path, or copy it here"

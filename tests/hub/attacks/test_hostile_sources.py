@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -290,6 +291,23 @@ def test_a_snapshot_in_the_cache_of_the_hub_is_a_folder_like_others(hub, secret)
     assert load_source(folder / "data").dataset.to_list() == ROWS
     (folder / "data" / "evil.jsonl").symlink_to(secret)
     assert "leads out of the folder" in told_of(lambda: load_source(folder))
+
+
+def test_a_saved_dataset_in_the_cache_of_the_hub_is_one_like_others(tmp_path):
+    copy, cached = tmp_path / "copy", tmp_path / "datasets--a--b" / "snapshots" / ("a" * 40)
+    DatasetDict(train=Dataset.from_list(ROWS)).save_to_disk(copy)
+    blobs = cached.parent.parent / "blobs"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(file for file in copy.rglob("*") if file.is_file()):
+        link = cached / file.relative_to(copy)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blobs / str(number))
+        link.symlink_to(blobs / str(number))
+    sources = [load_source(place) for place in (cached, copy)]
+    assert [source.dataset.to_list() for source in sources] == [ROWS, ROWS]
+    # Not the names of the blobs: a copy elsewhere is the same source.
+    for fact in ("files", "fingerprint"):
+        assert sources[0].info[fact] == sources[1].info[fact]
 
 
 @pytest.fixture
