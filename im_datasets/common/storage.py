@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -28,6 +28,37 @@ def cache_folder() -> Path:
     from huggingface_hub import constants
 
     return Path(os.environ.get("IM_DATASETS_CACHE") or Path(constants.HF_HOME) / "im_datasets").expanduser()
+
+
+def made_once(
+    folder: Path, fill: Callable[[Path], None], what: str, room: int, is_whole: Callable[[Path], bool] = Path.is_dir
+) -> Path:
+    """A folder of the cache, made by the first process that wants it, while others wait; it takes its name whole.
+
+    Args:
+        folder: Somewhere in ``cache_folder()``.
+        fill: Called with an empty folder, which it fills.
+        what: What it is, for the error.
+        room: MiB that it takes while it is made, for the error.
+        is_whole: Whether what lies there is all of it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: The cache folder cannot be written.
+    """
+    from filelock import FileLock
+
+    remedy = f"set IM_DATASETS_CACHE to a folder with {room} MiB of room"
+    with output_errors(f"{what} to {folder.parent}", remedy):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not is_whole(folder):
+                with written_whole(folder) as aside:
+                    aside.mkdir()
+                    fill(aside)
+    return folder
 
 
 _WORK = re.compile(r"\..+\.[0-9a-f]{8}\.part")

