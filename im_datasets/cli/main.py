@@ -53,7 +53,8 @@ def _refuse_fractions(_app: App, _commands: tuple[str, ...], arguments: Argument
         for token in argument.tokens if argument.hint in _WHOLE else ():
             is_word = argument.hint is _Sample and token.value == "all"
             if not is_word and not re.fullmatch(r"[+-]?[\d_]+(\.0*)?", token.value):
-                raise CoercionError(token=token, argument=argument, target_type=int)
+                line = f'"{token.value}" is neither a whole number nor all.' if argument.hint is _Sample else None
+                raise CoercionError(line, token=token, argument=argument, target_type=int)
 
 
 # Scripts may give an option twice, to override it; a flag that is off anyhow needs no --no-x to switch it off. Errors

@@ -129,6 +129,22 @@ def read_source(request: SourceRequest, seed: int | None = None) -> Source:
     return Source(dataset, {"kind": info["kind"], "id": name, **common, **info, **taken}, parquet, media_from)
 
 
+def check_place(data: str | Path) -> None:
+    """Refuse what is no file, no folder and no id of a dataset on the Hub; the Hub is not asked.
+
+    Raises:
+        SourceError: Nothing can be there.
+    """
+    if not is_saved(Path(data).expanduser()) and not find_files(str(data)):
+        _check_id(str(data))
+
+
+def _check_id(name: str) -> None:
+    # The name of a missing file, `rows.jsonl`, would pass for an id.
+    if not HUB_ID.fullmatch(name) or format_of(Path(name)):
+        raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
+
+
 def _from_files(
     splits: dict[str, list[Path]], path: Path, split: str | None, stream: tuple[int | None, int | None] | None
 ) -> tuple[Dataset, dict[str, Any]]:
@@ -167,9 +183,7 @@ def _from_disk(folder: Path, split: str | None) -> tuple[Dataset, dict[str, Any]
 
 
 def _from_hub(name: str, request: SourceRequest) -> tuple[Dataset | IterableDataset, dict[str, Any], tuple[str, ...]]:
-    # The name of a missing file, `rows.jsonl`, would pass for an id.
-    if not HUB_ID.fullmatch(name) or format_of(Path(name)):
-        raise SourceError(f"no file or folder {name}; check the path (this is also no dataset id of the Hub)")
+    _check_id(name)
     try:
         builder = open_repository(name, request.config, request.revision)
         files = getattr(builder.config, "data_files", None) or {}

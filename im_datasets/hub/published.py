@@ -310,12 +310,12 @@ def _download(repo_id: str, revision: str | None, head: _Head | None) -> tuple[P
     source |= {"revision": path.parent.name}
     manifest = _read_manifest(path)
     withheld = head.withheld(manifest) if head else {}
-    wanted = [path for path in (*_TEXTS, *manifest.files) if path not in withheld]
+    paths = [path for path in (*_TEXTS, *manifest.files) if path not in withheld]
     if head is None:
-        folder = snapshot_download(**source, allow_patterns=wanted)
+        folder = snapshot_download(**source, allow_patterns=paths)
         return path, Path(folder), withheld
     # Not as a snapshot: where its list of files is refused, that gives what happens to lie in the cache.
-    for name in wanted:
+    for name in paths:
         if name in head.sizes:
             try_again(partial(hf_hub_download, filename=name, **source), repo_id, ATTEMPTS)
     return path, path.parent, withheld

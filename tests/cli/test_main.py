@@ -190,6 +190,7 @@ def call(monkeypatch, capsys):
         (["compare", "--out", "x"], "missing DATA; im-datasets compare --help lists all"),
         (["nine"], 'Unknown command "nine".'),
         (["verify", "x", "--sample", "-1"], 'Invalid value "-1" for --sample'),
+        (["verify", "x", "--sample", "some"], 'Invalid value for --sample: "some" is neither a whole number nor all.'),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(call, args, line):

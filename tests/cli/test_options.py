@@ -61,7 +61,6 @@ def test_a_dash_is_a_value_where_one_is_asked_for():
     [
         "mine rows.jsonl --out x --top-k 2.5",
         "mine rows.jsonl --out x --top-k 2 --limit none",
-        "verify me/best --sample 3.7",
         "compare rows.jsonl --out x --size 100 --size 0x10",
         "score rows.jsonl --out x --workers 1.5",
     ],
@@ -69,6 +68,11 @@ def test_a_dash_is_a_value_where_one_is_asked_for():
 def test_no_whole_number_is_refused_and_not_rounded(words):
     with pytest.raises(CoercionError, match=f'unable to convert "{words.split()[-1]}" into int'):
         app.parse_args(words.split(), print_error=False, exit_on_error=False)
+
+
+def test_no_sample_is_refused_in_words_that_name_both_ways():
+    with pytest.raises(CoercionError, match='"3.7" is neither a whole number nor all'):
+        app.parse_args("verify me/best --sample 3.7".split(), print_error=False, exit_on_error=False)
 
 
 def test_a_whole_number_may_have_a_sign_and_a_point():

@@ -73,8 +73,8 @@ def check_card(published: PublishedSelection) -> Iterator[Check]:
         reason = "that takes the scores of both sides"
         if not is_of_this_version:
             reason = f"it was written by {manifest.package_version}"
-        told = f"whether every number on the card follows from the rows: {reason}"
-        yield Check("card", Outcome.NOT_CHECKED, told, PARTS)
+        finding = f"whether every number on the card follows from the rows: {reason}"
+        yield Check("card", Outcome.NOT_CHECKED, finding, PARTS)
     elif not wrong:
         yield Check("card", Outcome.PASSED, "every number on it follows from the rows and the record", PARTS)
     if written := _written_by_people(body, fields, metadata, fresh):

@@ -236,8 +236,8 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     right = f"every kept row scores {cut:.6g} or better, in order" if len(losses) else "no row was kept"
     yield verdict("cut", wrong, right, ("selection.cut",))
     if odd := _odd_ties(list(published.scored.values())):
-        told = f"why row {few(odd)} ranks before a row of a lower number with the same score"
-        yield Check("cut", Outcome.NOT_CHECKED, told)
+        finding = f"why row {few(odd)} ranks before a row of a lower number with the same score"
+        yield Check("cut", Outcome.NOT_CHECKED, finding)
 
 
 def _wrong_kept_ranks(ranks: list[int], claims: dict[str, Any]) -> list[str]:
@@ -304,8 +304,8 @@ def check_rule(published: PublishedSelection) -> Iterator[Check]:
         reason = f"the rule {rule.name!r} is none that im-datasets ships: what it says of itself and how it was fitted"
         yield Check("rule", Outcome.NOT_CHECKED, reason, RULE_ABOUT)
     if wrong or rows:
-        told = f"{rows:,} scores are what the rule {rule.name!r} gives for their indicators"
-        yield verdict("rule", wrong, told, ("record.rule",) if is_known else RULE_COMPUTED)
+        finding = f"{rows:,} scores are what the rule {rule.name!r} gives for their indicators"
+        yield verdict("rule", wrong, finding, ("record.rule",) if is_known else RULE_COMPUTED)
 
 
 def check_statistics(published: PublishedSelection) -> Iterator[Check]:
@@ -336,8 +336,8 @@ def check_statistics(published: PublishedSelection) -> Iterator[Check]:
             if not math.isclose(claim, fresh.get(name, math.nan), rel_tol=_SLACK, abs_tol=_SLACK)
         ]
     wrong += _wrong_unscored(published, published.record, counts)
-    told = f"count, mean, spread, median and range of {checked} columns are as claimed"
-    yield verdict("statistics", wrong, told, STATISTICS)
+    finding = f"count, mean, spread, median and range of {checked} columns are as claimed"
+    yield verdict("statistics", wrong, finding, STATISTICS)
 
 
 def _wrong_unscored(published: PublishedSelection, record: ScoringRecord, counts: dict[str, int]) -> list[str]:

@@ -126,8 +126,8 @@ def _check_dropped(
     )
     unlike = dropped.numbers[rows[cosines < threshold - TOLERANCE - SLACK]].tolist()
     wrong = [f"row {few(unlike)}: dropped as a near-duplicate and less alike than {threshold}"] if unlike else []
-    told = f"{len(pairs):,} of {total:,} near-duplicates are as alike to the kept rows they name as {threshold}"
-    yield verdict("duplicates", wrong, told, CLAIMED)
+    finding = f"{len(pairs):,} of {total:,} near-duplicates are as alike to the kept rows they name as {threshold}"
+    yield verdict("duplicates", wrong, finding, CLAIMED)
     if len(pairs) < total:
         reason = f"the other {total - len(pairs):,} near-duplicates: --sample all looks at all of them"
         yield Check("duplicates", Outcome.NOT_CHECKED, reason)

@@ -30,8 +30,8 @@ def check_indicators(published: PublishedSelection) -> Iterator[Check]:
     for name, side in published.scored.items():
         lacking = [column for column in writers if column not in side.column_names]
         wrong += [f"{name} has no column {column}, which a listed indicator wrote" for column in lacking]
-    told = f"every column that the rule reads is written by one of {len(record.indicators)} indicators"
-    yield verdict("indicators", wrong, told, CLAIMED)
+    finding = f"every column that the rule reads is written by one of {len(record.indicators)} indicators"
+    yield verdict("indicators", wrong, finding, CLAIMED)
     if foreign := _foreign(published, record):
         reason = f"{few(foreign)}: no listed indicator wrote it, and the rule does not read it"
         yield Check("indicators", Outcome.NOT_CHECKED, reason)
@@ -55,9 +55,9 @@ def _wrong_model(record: IndicatorRecord) -> list[str]:
     """A dtype that is another one in the settings: how far scores may be off depends on it."""
     embedder = record.settings.get("embedder")
     settings: dict[str, Any] = embedder if isinstance(embedder, dict) else record.settings
-    asked, model = settings.get("dtype"), record.model or {}
-    if asked is not None and record.model is not None and model.get("dtype") != asked:
-        return [f"{record.name} is set to {asked}, its model is recorded as {model.get('dtype')}"]
+    dtype, model = settings.get("dtype"), record.model or {}
+    if dtype is not None and record.model is not None and model.get("dtype") != dtype:
+        return [f"{record.name} is set to {dtype}, its model is recorded as {model.get('dtype')}"]
     return []
 
 

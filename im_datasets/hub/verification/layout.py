@@ -49,8 +49,8 @@ def check_layout(published: PublishedSelection) -> Iterator[Check]:
     if manifest is None:
         return
     if beside := _beside(manifest):
-        told = f"{few(beside)}: what they show or hold, beside their sha256"
-        yield Check("files", Outcome.NOT_CHECKED, told)
+        finding = f"{few(beside)}: what they show or hold, beside their sha256"
+        yield Check("files", Outcome.NOT_CHECKED, finding)
 
 
 def _beside(manifest: Manifest) -> list[str]:

@@ -47,8 +47,8 @@ def check_settings(published: PublishedSelection) -> Iterator[Check]:
     """What was asked of the selection against how many rows it kept and why it dropped the others."""
     claims, wrong = settings_of(published), []
     if all(claims[name] is None for name in _SETTINGS):
-        told = "what was asked of the selection: nothing of it was published"
-        yield Check("settings", Outcome.NOT_CHECKED, told)
+        finding = "what was asked of the selection: nothing of it was published"
+        yield Check("settings", Outcome.NOT_CHECKED, finding)
         return
     reasons: dict[str, int] = claims["reasons"]
     kept = claims["kept"]
@@ -62,9 +62,9 @@ def check_settings(published: PublishedSelection) -> Iterator[Check]:
         wrong.append("near_duplicates and its embedder go together, and one of them is missing")
     if (claims["exclude_contaminated"] is None) != (claims["evaluation_sha256"] is None):
         wrong.append("the number of evaluation texts and their digest go together, and one of them is missing")
-    told = f"{kept:,} kept rows are what {few([f'{n}={v}' for n, v in sizes.items()])} asks for"
+    finding = f"{kept:,} kept rows are what {few([f'{n}={v}' for n, v in sizes.items()])} asks for"
     yield verdict(
-        "settings", wrong, told, tuple(f"selection.{n}" for n in ("top_k", "fraction", "threshold", "shortfall"))
+        "settings", wrong, finding, tuple(f"selection.{n}" for n in ("top_k", "fraction", "threshold", "shortfall"))
     )
 
 
@@ -179,8 +179,8 @@ def check_reasons(published: PublishedSelection) -> Iterator[Check]:
     wrong += _wrong_order(kept, dropped, settings_of(published))
     wrong += _wrong_twins(kept, dropped)
     wrong += _wrong_scores(kept, dropped)
-    told = f"{len(dropped.rows):,} dropped rows have a reason that their scores and ranks bear out"
-    yield verdict("reasons", wrong, told)
+    finding = f"{len(dropped.rows):,} dropped rows have a reason that their scores and ranks bear out"
+    yield verdict("reasons", wrong, finding)
     yield from _check_quota(published, kept, dropped)
     yield from _check_texts(published, kept, dropped)
 
@@ -190,7 +190,7 @@ def _wrong_reasons(dropped: Side, claims: dict[str, Any]) -> list[str]:
     wrong = []
     for reason in dict.fromkeys(dropped.reasons):
         for problem in _wrong_reason(reason, claims):
-            places = [place for place, given in enumerate(dropped.reasons) if given == reason]
+            places = [place for place, stated in enumerate(dropped.reasons) if stated == reason]
             wrong.append(f"{problem} (row {few(dropped.numbers[places].tolist())})")
     return wrong
 
@@ -229,8 +229,8 @@ def _wrong_twins(kept: Side, dropped: Side) -> list[str]:
             odd += [number] if twin != -1 else []
         elif twin not in ranks or ranks[twin] >= rank:
             wrong.append(number)
-    told = [f"row {few(wrong)}: a near-duplicate of no kept row that is better"] if wrong else []
-    return told + ([f"row {few(odd)}: no near-duplicate, yet it names one"] if odd else [])
+    finding = [f"row {few(wrong)}: a near-duplicate of no kept row that is better"] if wrong else []
+    return finding + ([f"row {few(odd)}: no near-duplicate, yet it names one"] if odd else [])
 
 
 def _wrong_scores(kept: Side, dropped: Side) -> list[str]:
@@ -243,18 +243,18 @@ def _wrong_scores(kept: Side, dropped: Side) -> list[str]:
         due = f"{UNSCORED}{stated or missing}" if stated or missing else ""
         if (is_unscored or due) and (reason != due or math.isfinite(loss) or dropped.ranks[place] != 0):
             wrong.append(int(dropped.numbers[place]))
-    told = [f"row {few(wrong)}: the reason does not go with its score"] if wrong else []
+    finding = [f"row {few(wrong)}: the reason does not go with its score"] if wrong else []
     if unscored := [int(kept.numbers[place]) for place, reason in enumerate(kept.unscorable) if reason]:
-        told.append(f"row {few(unscored)}: kept, though said to be unscorable")
-    return told
+        finding.append(f"row {few(unscored)}: kept, though said to be unscorable")
+    return finding
 
 
 def _check_quota(published: PublishedSelection, kept: Side, dropped: Side) -> Iterator[Check]:
     """Groups that have more rows than they may, and rows dropped though their group had room."""
-    asked = settings_of(published)["per_group"]
-    if asked is None:
+    limits = settings_of(published)["per_group"]
+    if limits is None:
         return
-    column, quota = asked["column"], asked["quota"]
+    column, quota = limits["column"], limits["quota"]
     if any(column not in side.rows.column_names for side in (kept, dropped)):
         number = dropped.reasons.count(OVER_THE_QUOTA)
         reason = f"{number:,} rows dropped as over the quota: the column {column} was not published"
@@ -276,8 +276,8 @@ def _check_quota(published: PublishedSelection, kept: Side, dropped: Side) -> It
         and np.searchsorted(ranks.get(int(of_dropped[place]), np.empty(0)), dropped.ranks[place]) < quota
     ]
     wrong += [f"row {few(early)}: dropped as over the quota, and its group had room"] if early else []
-    told = f"no group of {column} has more than {quota} rows, and those left out had that many better ones"
-    yield verdict("reasons", wrong, told, ("selection.per_group",))
+    finding = f"no group of {column} has more than {quota} rows, and those left out had that many better ones"
+    yield verdict("reasons", wrong, finding, ("selection.per_group",))
 
 
 def _check_texts(published: PublishedSelection, kept: Side, dropped: Side) -> Iterator[Check]:
@@ -287,15 +287,15 @@ def _check_texts(published: PublishedSelection, kept: Side, dropped: Side) -> It
         return
     for name, side in (("kept", kept), ("dropped", dropped)):
         if not has_texts(record, side.rows):
-            told = f"which {name} rows hold no pair: their texts were not published"
-            yield Check("reasons", Outcome.NOT_CHECKED, told)
+            finding = f"which {name} rows hold no pair: their texts were not published"
+            yield Check("reasons", Outcome.NOT_CHECKED, finding)
             continue
         wrong += _wrong_pairs(record, side, dropped.reasons if name == "dropped" else [""] * len(side.rows))
         read += len(side.rows)
     if read:
         failures = [f"row {few(wrong)}: the reason for having no score is another one"] if wrong else []
-        told = f"{read:,} rows read again; those without a pair are those that were said to be"
-        yield verdict("reasons", failures, told)
+        finding = f"{read:,} rows read again; those without a pair are those that were said to be"
+        yield verdict("reasons", failures, finding)
 
 
 def _wrong_pairs(record: ScoringRecord, side: Side, dropped_for: list[str]) -> list[int]:
@@ -338,14 +338,14 @@ def check_evaluation(published: PublishedSelection, index: EvaluationIndex | Non
     looked: dict[str, Dataset] = {}
     for name, rows in published.sides.items():
         if record is None or not has_texts(record, rows) or (name == "dropped" and REASON not in rows.column_names):
-            told = f"{what}: the {name} rows were published without texts or reasons"
-            yield Check("evaluation", Outcome.NOT_CHECKED, told)
+            finding = f"{what}: the {name} rows were published without texts or reasons"
+            yield Check("evaluation", Outcome.NOT_CHECKED, finding)
         else:
             looked[name] = rows
     if record is not None and looked:
         wrong = [wrong for name, rows in looked.items() for wrong in _wrong_repeats(record, name, rows, index)]
-        told = f"of the {' and '.join(looked)} rows, those that repeat evaluation texts are as said"
-        yield verdict("evaluation", wrong, told, spoken)
+        finding = f"of the {' and '.join(looked)} rows, those that repeat evaluation texts are as said"
+        yield verdict("evaluation", wrong, finding, spoken)
 
 
 def _wrong_repeats(record: ScoringRecord, name: str, rows: Dataset, index: EvaluationIndex) -> list[str]:

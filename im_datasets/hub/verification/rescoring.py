@@ -104,15 +104,15 @@ def check_sample(published: PublishedSelection, sample: int | None, seed: int) -
     """
     scoring = published.record
     if scoring is None or sample == 0:
-        told = "no row was scored again" + (": sample is 0" if scoring else "")
-        yield Check("sample", Outcome.NOT_CHECKED, told, SCORED_AGAIN)
+        finding = "no row was scored again" + (": sample is 0" if scoring else "")
+        yield Check("sample", Outcome.NOT_CHECKED, finding, SCORED_AGAIN)
         return
     sides = {
         name: side for name, side in published.scored.items() if has_texts(scoring, side) and ROW in side.column_names
     }
     if not any(len(side) for side in sides.values()):
-        told = "no row was scored again: texts and scores were not both published"
-        yield Check("sample", Outcome.NOT_CHECKED, told, SCORED_AGAIN)
+        finding = "no row was scored again: texts and scores were not both published"
+        yield Check("sample", Outcome.NOT_CHECKED, finding, SCORED_AGAIN)
         return
     rows = _side_by_side(list(sides.values()))
     drawn = {name: draw_rows(side, sample, seed) for name, side in sides.items()}
@@ -196,11 +196,11 @@ def _told_odds(published: PublishedSelection, drawn: dict[str, int]) -> Iterator
     sizes = {name: len(side) for name, side in published.sides.items()}
     few_of = [tell_odds(sizes[name], number, name) for name, number in drawn.items() if number < sizes[name]]
     if few_of:
-        told = "rows that were not drawn. Scored again: " + "; ".join(few_of) + ". --sample all scores every row"
-        yield Check("sample", Outcome.NOT_CHECKED, told)
+        finding = "rows that were not drawn. Scored again: " + "; ".join(few_of) + ". --sample all scores every row"
+        yield Check("sample", Outcome.NOT_CHECKED, finding)
     if without := [f"{size:,} {name} rows" for name, size in sizes.items() if name not in drawn and size]:
-        told = f"the scores of {' and '.join(without)}: texts and scores were not both published"
-        yield Check("sample", Outcome.NOT_CHECKED, told)
+        finding = f"the scores of {' and '.join(without)}: texts and scores were not both published"
+        yield Check("sample", Outcome.NOT_CHECKED, finding)
 
 
 def _side_by_side(sides: list[Dataset]) -> Dataset:

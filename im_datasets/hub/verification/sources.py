@@ -39,8 +39,8 @@ def check_source(published: PublishedSelection, source: str | Path | None) -> It
     name = stated.get("id") or "a dataset in memory"
     what = f"that these rows are those of {name}{at}"
     if source is None:
-        given = name if stated.get("kind") == "hub" else "a copy of it"
-        yield Check("source", Outcome.NOT_CHECKED, f"{what}: pass --source {given}", CLAIMED)
+        handed = name if stated.get("kind") == "hub" else "a copy of it"
+        yield Check("source", Outcome.NOT_CHECKED, f"{what}: pass --source {handed}", CLAIMED)
         return
     try:
         sources = _read(stated, source)
@@ -48,26 +48,27 @@ def check_source(published: PublishedSelection, source: str | Path | None) -> It
     except ImDatasetsError as error:
         yield Check("source", Outcome.NOT_CHECKED, f"{what}: {error}", CLAIMED)
         return
-    found = [_wrong(published, record, each, prepared) for each, prepared in zip(sources, rows, strict=True)]
-    wrong = min(found, key=len)
+    mismatches = [_wrong(published, record, each, prepared) for each, prepared in zip(sources, rows, strict=True)]
+    wrong = min(mismatches, key=len)
     shared = [column for column in _columns(published) if column in rows[0].column_names]
-    told = f"the rows are those of {source}, in {few(shared) if shared else 'number alone: no text was published'}"
-    yield verdict("source", wrong, told, CLAIMED)
+    finding = f"the rows are those of {source}, in {few(shared) if shared else 'number alone: no text was published'}"
+    yield verdict("source", wrong, finding, CLAIMED)
     if media := [column for column in shared if any(_is_media(side, column) for side in published.sides.values())]:
-        told = f"{few(media)}: images, sounds or the like, which are not compared"
-        yield Check("source", Outcome.NOT_CHECKED, told)
+        finding = f"{few(media)}: images, sounds or the like, which are not compared"
+        yield Check("source", Outcome.NOT_CHECKED, finding)
     lacking = [column for column in _columns(published) if column not in rows[0].column_names]
     if lacking:
         yield Check("source", Outcome.NOT_CHECKED, f"{few(lacking)}: columns that the source lacks")
     if labels := _unnamed_labels(published, rows[0]):
-        told = f"the names that stand for the numbers in {few(labels)}: the source has only the numbers"
-        yield Check("source", Outcome.NOT_CHECKED, told)
+        finding = f"the names that stand for the numbers in {few(labels)}: the source has only the numbers"
+        yield Check("source", Outcome.NOT_CHECKED, finding)
     if stated.get("kind") == sources[0].info["kind"] and stated.get("files") != sources[0].info["files"]:
-        told = f"that its files are {few(_listed(stated.get('files')))}: {source} has {few(sources[0].info['files'])}"
-        yield Check("source", Outcome.NOT_CHECKED, told)
+        listed, files = few(_listed(stated.get("files"))), few(sources[0].info["files"])
+        finding = f"that its files are {listed}: {source} has {files}"
+        yield Check("source", Outcome.NOT_CHECKED, finding)
     if not _is_named(stated, source):
-        told = f"that {source} is {name}{at}, which the record names: another name was handed over"
-        yield Check("source", Outcome.NOT_CHECKED, told)
+        finding = f"that {source} is {name}{at}, which the record names: another name was handed over"
+        yield Check("source", Outcome.NOT_CHECKED, finding)
     if stated.get("kind") != sources[0].info["kind"] or stated.get("kind") == "hub":
         reason = (
             f"the fingerprint {stated.get('fingerprint')}: it is of another kind, or of another version of datasets"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from im_datasets.common.errors import HubError, ImDatasetsError, MissingExtraError, message_of
+from im_datasets.data.source import check_place
 from im_datasets.hub.client import is_of_the_hub, without_tokens
 from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.card import check_card
@@ -96,25 +97,28 @@ def verify(
 
     Raises:
         HubError: Nothing is there, or it is no selection of im-datasets; ``sample`` is neither.
+        SourceError: ``source`` is no file or folder that is there, and no id of a dataset.
         SelectionError: ``evaluation`` is no list of texts, or holds no word.
     """
     if sample != ALL and not (isinstance(sample, int) and sample >= 0):
         raise HubError(f"sample={sample!r}; it must be a whole number, 0 or more, or 'all'")
+    if source is not None:
+        check_place(source)
     published = PublishedSelection.open(target, revision)
-    asked = Asked(
+    request = VerificationRequest(
         None if isinstance(sample, str) else sample,
         secrets.randbelow(2**31) if seed is None else seed,
         source,
         None if evaluation is None else EvaluationIndex.build(evaluation),
     )
     with progress_bars(shown=False):
-        checks = list(_all_checks(published, asked))
+        checks = list(_all_checks(published, request))
         checks += _guarded("claims", check_claims(published, checks))
-    return Verification(published.name, published.commit, checks, asked.seed)
+    return Verification(published.name, published.commit, checks, request.seed)
 
 
 @dataclass(frozen=True)
-class Asked:
+class VerificationRequest:
     """What the one who verifies wants looked at; ``verify`` tells of each, a sample of None is every row."""
 
     sample: int | None
@@ -123,7 +127,7 @@ class Asked:
     evaluation: EvaluationIndex | None
 
 
-def _all_checks(published: PublishedSelection, asked: Asked) -> Iterator[Check]:
+def _all_checks(published: PublishedSelection, request: VerificationRequest) -> Iterator[Check]:
     if published.is_from_cache:
         reason = "the Hub cannot be reached, so this is the copy of it in the local cache; it may have moved on"
         yield Check("commit", Outcome.NOT_CHECKED, reason)
@@ -140,15 +144,15 @@ def _all_checks(published: PublishedSelection, asked: Asked) -> Iterator[Check]:
         "cut": check_cut(published),
         "settings": check_settings(published),
         "reasons": check_reasons(published),
-        "evaluation": check_evaluation(published, asked.evaluation),
+        "evaluation": check_evaluation(published, request.evaluation),
         "rule": check_rule(published),
         "indicators": check_indicators(published),
         "statistics": check_statistics(published),
         "card": check_card(published),
         "columns": check_columns(published),
-        "source": check_source(published, asked.source),
-        "duplicates": check_duplicates(published, asked.sample, asked.seed),
-        "sample": check_sample(published, asked.sample, asked.seed),
+        "source": check_source(published, request.source),
+        "duplicates": check_duplicates(published, request.sample, request.seed),
+        "sample": check_sample(published, request.sample, request.seed),
     }
     for name, check in checks.items():
         yield from _guarded(name, check)

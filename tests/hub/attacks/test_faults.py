@@ -16,6 +16,7 @@ from im_datasets.common.errors import HubError
 
 HOW = {
     "401": {"status": 401},
+    "403": {"status": 403},
     "404": {"status": 404},
     "404, as a missing file": {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}},
     "500": {"status": 500},
@@ -89,7 +90,7 @@ WRITE = [
 ]
 
 
-@pytest.mark.parametrize("how", ["401", "broken off", "done, and the answer lost"])
+@pytest.mark.parametrize("how", ["401", "403", "broken off", "done, and the answer lost"])
 @pytest.mark.parametrize(("method", "path"), WRITE, ids=lambda value: value)
 def test_a_push_that_fails_leaves_the_old_or_the_new_commit_and_can_be_done_again(
     hub, selection, quick_figures, no_waits, tmp_path, monkeypatch, method, path, how

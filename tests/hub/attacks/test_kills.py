@@ -1,6 +1,6 @@
 """SIGKILL at any step of mine, score and push: the old result, the new one or none; the next run leaves nothing of it.
 
-``IM_KILLS=40`` kills each of them at 40 steps of its run; else at some of these.
+``IM_KILLS`` is the number of steps at which each of them is killed.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import indicators_for_tests
 import pytest
 
-KILLS = int(os.environ.get("IM_KILLS", "12"))
+KILLS = int(os.environ.get("IM_KILLS", "40"))
 SEEN = {"mine": {"old", "new"}, "score": {"old", "new", "unfinished"}, "push": {"old", "new"}}
 """What may lie under the result's name after a kill. A single file of scores has a record beside it: while the two take
 their names, the record says that it fits no rows, and no command reads them."""

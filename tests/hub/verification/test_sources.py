@@ -7,6 +7,7 @@ from forging import RULE
 from verifying import FAILED, NOT_CHECKED, PASSED, ROWS, told
 
 from im_datasets import mine, verify
+from im_datasets.common.errors import SourceError
 
 
 def write(path, rows):
@@ -58,6 +59,12 @@ def test_a_source_of_other_columns_settles_nothing(tmp_path):
     other = write(tmp_path / "other.jsonl", [{"question": "Why?", "answer": "Because."}])
     verification = verify(folder, sample=0, source=other)
     assert "that these rows are those of rows.jsonl: no column" in told(verification, NOT_CHECKED)
+
+
+@pytest.mark.parametrize("source", ["lost.jsonl", "../lost/folder", "https://example.org/rows"])
+def test_a_source_that_is_not_there_is_refused_before_anything_is_checked(tmp_path, source):
+    with pytest.raises(SourceError, match=f"no file or folder {source}"):
+        verify(tmp_path / "no publication", source=source)
 
 
 def test_a_source_in_memory_has_no_name(tmp_path):
