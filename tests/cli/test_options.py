@@ -71,8 +71,8 @@ def test_no_whole_number_is_refused_and_not_rounded(words):
 
 
 def test_no_sample_is_refused_in_words_that_name_both_ways():
-    with pytest.raises(CoercionError, match='"3.7" is neither a whole number nor all'):
-        app.parse_args("verify me/best --sample 3.7".split(), print_error=False, exit_on_error=False)
+    with pytest.raises(CoercionError, match=r'"3\.7" is neither a whole number nor all\.'):
+        app.parse_args(["verify", "me/best", "--sample", "3.7"], print_error=False, exit_on_error=False)
 
 
 def test_a_whole_number_may_have_a_sign_and_a_point():
