@@ -1,9 +1,11 @@
 """Where a model runs and in which precision; threads that do not hang in a forked process."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING
 
 from im_datasets.common.errors import ModelError
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+
+CPU_INSTRUCTIONS = {
+    "bfloat16": ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"),
+    "float16": ("avx512_fp16", "amx_fp16", "avx_ne_convert", "fp16_arith"),
+}
+"""Dtype → the instructions for it on x86 and ARM, as ``torch.cpu.get_capabilities`` names them; one will do."""
 
 # Read here, since it is the process that imports this which the others are forked from.
 _IMPORTED_IN = os.getpid()
@@ -114,7 +122,7 @@ def choose_dtype(dtype: str | None, device: str) -> str:
     """The dtype asked for, or what the device is fast and safe in.
 
     bfloat16 on a CUDA card that has it, else float16; float32 elsewhere, which is the dtype that all values of this
-    package were checked in.
+    package were checked in. Warns, once per process, of one that the CPU has no instructions for.
 
     Raises:
         ModelError: Not one of ``DTYPES``.
@@ -126,4 +134,22 @@ def choose_dtype(dtype: str | None, device: str) -> str:
             return "float32"
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     torch_dtype(dtype)
+    # One of several numbered processes leaves the word to the one that started it.
+    if device.partition(":")[0] == "cpu" and _RANK.get() is None:
+        _warn_of_emulation(dtype)
     return dtype
+
+
+@cache
+def _warn_of_emulation(dtype: str) -> None:
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    if dtype not in CPU_INSTRUCTIONS or capabilities["architecture"] not in ("x86_64", "arm64"):
+        return
+    if not any(capabilities.get(name) for name in CPU_INSTRUCTIONS[dtype]):
+        warnings.warn(
+            f"this CPU has no instructions for {dtype}: a model runs several times slower in it than in float32; "
+            "leave dtype out",
+            stacklevel=3,
+        )

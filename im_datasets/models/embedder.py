@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import Computed, TokenBudget, Tokens
-from im_datasets.models.devices import choose_device, torch_dtype
+from im_datasets.models.devices import choose_device, choose_dtype, torch_dtype
 from im_datasets.models.hub_models import (
     EMBEDDED,
     EMBEDDED_SHA256,
@@ -234,7 +234,7 @@ def _load_embedded(embedder: Embedder) -> _Encoder:
     device = choose_device(embedder.device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model: Any = BertModel.from_pretrained(
-        folder, local_files_only=True, dtype=torch_dtype(embedder.dtype), add_pooling_layer=False
+        folder, local_files_only=True, dtype=torch_dtype(choose_dtype(embedder.dtype, device)), add_pooling_layer=False
     )
     model = model.eval().to(device)
 
@@ -258,7 +258,7 @@ def _load_sentence_transformer(embedder: Embedder, revision: str | None) -> _Enc
         revision=revision,
         device=device,
         trust_remote_code=False,
-        model_kwargs={"dtype": torch_dtype(embedder.dtype)},
+        model_kwargs={"dtype": torch_dtype(choose_dtype(embedder.dtype, device))},
     ).eval()
 
     def forward(inputs: TensorBatch) -> torch.Tensor:

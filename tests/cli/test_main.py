@@ -117,6 +117,7 @@ def test_mine_interrupted_says_so_and_leaves_nothing(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl"}
 
 
+@pytest.mark.filterwarnings("ignore:this CPU has no instructions")
 def test_dtype_leaves_unieval_in_float32():
     """v3 subtracts two of its nearly equal scores; a setting in Python may still say otherwise."""
     models = ModelOptions(rule="v3", perplexity_model="causal", device="cpu", dtype="bfloat16")

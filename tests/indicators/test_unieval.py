@@ -305,6 +305,7 @@ def test_first_step_equals_the_decoder(folder):
     assert torch.allclose(found, model.lm_head(expected * scale), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:this CPU has no instructions")
 def test_unieval_in_bfloat16_is_near_float32(one_folder):
     batch = rows()
     single, half = (UniEval(model=str(one_folder), dtype=dtype)(batch) for dtype in ("float32", "bfloat16"))

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from im_datasets.models import devices
+from im_datasets.models.devices import choose_dtype, on_rank
 
 SPY = """
 import os, sys
@@ -43,3 +47,61 @@ def test_what_the_user_set_stays():
     code = f"{SPY}{FIRST_USES['device']}"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["imported 0", "torch 0"]
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """A CPU of chosen instructions, of which nothing was said yet."""
+
+    def become(*instructions, architecture="x86_64"):
+        capabilities = {"avx2": True, "avx512_bf16": False} | dict.fromkeys(instructions, True)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities | {"architecture": architecture})
+        devices._warn_of_emulation.cache_clear()
+
+    yield become
+    devices._warn_of_emulation.cache_clear()
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_choose_dtype_warns_once_of_one_that_the_cpu_must_emulate(dtype, architecture, cpu):
+    cpu(architecture=architecture)
+    with pytest.warns(UserWarning, match=f"^this CPU has no instructions for {dtype}: .* slower .* leave dtype out$"):
+        assert choose_dtype(dtype, "cpu:0") == dtype
+    assert choose_dtype(dtype, "cpu") == dtype
+
+
+@pytest.mark.parametrize(
+    ("dtype", "instruction", "architecture"),
+    [
+        ("bfloat16", "avx512_bf16", "x86_64"),
+        ("bfloat16", "amx_bf16", "x86_64"),
+        ("bfloat16", "bf16", "arm64"),
+        ("float16", "avx512_fp16", "x86_64"),
+        ("float16", "fp16_arith", "arm64"),
+    ],
+)
+def test_choose_dtype_is_silent_where_there_are_instructions(dtype, instruction, architecture, cpu):
+    cpu(instruction, architecture=architecture)
+    assert choose_dtype(dtype, "cpu") == dtype
+    # The other precision's are of no use.
+    other = {"bfloat16": "float16", "float16": "bfloat16"}[dtype]
+    with pytest.warns(UserWarning, match=f"no instructions for {other}"):
+        choose_dtype(other, "cpu")
+
+
+def test_choose_dtype_is_silent_of_float32_other_devices_and_unknown_processors(cpu):
+    cpu()
+    assert (choose_dtype(None, "cpu"), choose_dtype("float32", "cpu")) == ("float32", "float32")
+    assert choose_dtype("bfloat16", "cuda:1") == choose_dtype("bfloat16", "mps") == "bfloat16"
+    with on_rank(1):
+        assert choose_dtype("bfloat16", "cpu") == "bfloat16"
+    cpu(architecture="s390x")
+    assert choose_dtype("bfloat16", "cpu") == "bfloat16"
+
+
+def test_the_instructions_are_names_that_torch_knows():
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities["architecture"] != "x86_64":
+        pytest.skip("torch names what x86 has on x86 alone")
+    assert {"avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16"} <= set(capabilities)

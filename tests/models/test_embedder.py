@@ -197,6 +197,7 @@ def test_embed_meters_its_work(fresh):
     assert (meter.tokens, meter.computed, meter.reused) == (8, 2, 0)  # with [CLS] and [SEP] 3 and 5 tokens
 
 
+@pytest.mark.filterwarnings("ignore:this CPU has no instructions")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_embed_in_half_precision_points_the_same_way(dtype):
     vectors = Embedder(dtype=dtype).embed(TEXTS[1:7])
