@@ -10,6 +10,7 @@ from .quality import Quality
 from .reward.indicator import Reward
 from .score_columns import COLUMNS, Column
 from .similarity import Similarity
+from .target.indicator import TargetSimilarity
 from .unieval import UniEval
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Quality",
     "Reward",
     "Similarity",
+    "TargetSimilarity",
     "UniEval",
 ]

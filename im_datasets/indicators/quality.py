@@ -97,7 +97,8 @@ class Quality(Indicator):
 
     def __post_init__(self) -> None:
         trained = self.embedder.model in (EMBEDDED, STATIC)
-        if not trained or (self.embedder.dtype, self.embedder.max_tokens) != ("float32", None):
+        how = (self.embedder.kind, self.embedder.dtype, self.embedder.max_tokens)
+        if not trained or how != ("sentence", "float32", None):
             raise IndicatorError(
                 f"Quality knows only the vectors of Embedder(model={EMBEDDED!r}, dtype='float32', max_tokens=None) and "
                 f"of model={STATIC!r}, not those of {self.embedder}; pass one of these, or drop Quality from the rule"

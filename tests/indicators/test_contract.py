@@ -28,6 +28,7 @@ from im_datasets.indicators.mtld import MTLD
 from im_datasets.indicators.quality import Quality
 from im_datasets.indicators.score_columns import COLUMNS
 from im_datasets.indicators.similarity import Similarity
+from im_datasets.indicators.target.indicator import TargetSimilarity
 from im_datasets.models.embedder import Embedder
 from im_datasets.rules.instruct_mining import InstructMining
 
@@ -73,6 +74,7 @@ INDICATORS += [
     (Similarity(), Similarity(embedder=Embedder(max_tokens=64))),
     (KNNDistance().fit(Dataset.from_dict(rows())), KNNDistance(text="both").fit(Dataset.from_dict(rows()))),
     (Quality(), Quality(embedder=Embedder(device="cpu"))),
+    (TargetSimilarity(targets=[("a", "yes"), ("b", "no")]), TargetSimilarity(targets=[("a", "yes"), ("b", "never")])),
 ]
 
 FUNCTIONS: list[Any] = [*(indicator for indicator, _ in INDICATORS), InstructMining("embedded")]

@@ -5,7 +5,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from im_datasets.indicators import MTLD, FunctionIndicator, Indicator, KNNDistance, Length, Quality, Reward, Similarity
+from im_datasets.indicators import (
+    MTLD,
+    FunctionIndicator,
+    Indicator,
+    KNNDistance,
+    Length,
+    Quality,
+    Reward,
+    Similarity,
+    TargetSimilarity,
+)
 from im_datasets.indicators.knn.indicator import FittedKNNDistance
 from im_datasets.indicators.settings import (
     NotRescorable,
@@ -81,6 +91,19 @@ def test_weights_of_tells_the_weights_of_embedders(monkeypatch):
     assert [weights_of(indicator) for indicator in indicators] == [None, {"embedder": "weights of folder"}]
 
 
+def test_shared_embedder_passes_over_a_causal_model():
+    causal = TargetSimilarity(targets=[("a", "b")], embedder=Embedder(kind="causal"))
+    assert shared_embedder([causal]) == Embedder()
+    assert shared_embedder([causal, Similarity(embedder=Embedder("static"))]) == Embedder("static")
+
+
+def test_rebuild_refuses_an_indicator_whose_targets_are_not_in_the_record():
+    indicator = TargetSimilarity(targets=[("a", "b")])
+    record = recorded("TargetSimilarity", indicator.settings())
+    with pytest.raises(NotRescorable, match="of its targets the record has the digest alone"):
+        rebuild(record)
+
+
 def test_identity_names_class_settings_and_weights_and_no_place(monkeypatch):
     monkeypatch.setattr(Embedder, "weights", lambda self: "sha256:1")
     here, there = (Similarity(embedder=Embedder(place, device=d)) for place, d in (("a", "cpu"), ("b", None)))
@@ -88,7 +111,7 @@ def test_identity_names_class_settings_and_weights_and_no_place(monkeypatch):
         "class": "Similarity",
         "columns": "None",
         "embedder": {"class": "Embedder", "model": "sha256:1", "revision": None, "dtype": "'float32'",
-                     "max_tokens": "None"},
+                     "max_tokens": "None", "kind": "'sentence'"},
     }  # fmt: skip
 
 

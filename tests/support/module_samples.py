@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from im_datasets import InstructMining
-from im_datasets.indicators import IFD, MTLD, KNNDistance, Length, Perplexity, Quality, Reward, Similarity, UniEval
+from im_datasets.indicators import (
+    IFD,
+    MTLD,
+    KNNDistance,
+    Length,
+    Perplexity,
+    Quality,
+    Reward,
+    Similarity,
+    TargetSimilarity,
+    UniEval,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,5 +88,8 @@ SAMPLES = {
     "im_quality": Sample(Quality, {}, ("im_quality",)),
     "im_reward": Sample(Reward, {"max_tokens": 64}, ("im_reward",), model="reward"),
     "im_similarity": Sample(Similarity, {}, ("im_similarity",)),
+    "im_target_similarity": Sample(
+        TargetSimilarity, {"targets": [("Name a fruit.", "An apple."), ("Say hi.", "Hi!")]}, ("im_target_similarity",)
+    ),
     "im_unieval": Sample(UniEval, {}, ("im_naturalness", "im_coherence", "im_understandability"), model="unieval"),
 }

@@ -15,6 +15,7 @@ from im_datasets.scoring.record import RECORD
 _UNMADE = "the checks that would speak of it could not be made"
 UNKNOWN = "nothing is known of it"
 RUN = "only the machine of the run knows"
+UNPUBLISHED = "target examples are not published"
 STATED = "its publisher states it and nobody else knows"
 
 
@@ -74,6 +75,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_each("record.indicators.*.", "name writes", check="indicators"),
     *_each("record.indicators.*.", "version settings", check="sample"),
     *_each("record.indicators.*.settings.", "device compile embedder.device exact_limit recall memory_gib", why=RUN),
+    *_each("record.indicators.*.settings.", "targets", why=UNPUBLISHED),
     *_each("record.indicators.*.model.", "id revision dtype", check="sample"),
     *_each("record.indicators.*.model.", "device", why=RUN),
     *_each("record.indicators.*.", "unscored", check="statistics"),

@@ -14,6 +14,7 @@ from im_datasets.hub.published import PublishedSelection
 from im_datasets.hub.verification.claims import CLAIMS, _leaves, claims_of, find_claim
 from im_datasets.indicators.base import Indicator
 from im_datasets.indicators.settings import to_settings
+from im_datasets.indicators.target.indicator import TargetSimilarity
 from im_datasets.models.hub_models import model_facts
 from im_datasets.report.card_facts import CardFacts
 from im_datasets.report.configs import Config, Published
@@ -62,8 +63,9 @@ def _kinds():
 def _places_of_settings():
     places = set()
     for kind in _kinds():
+        required = {"targets": [("a", "b")]} if kind is TargetSimilarity else {}
         try:
-            settings = to_settings(kind())
+            settings = to_settings(kind(**required))
             # What only says where something ran is in the record all the same.
             settings |= {field.name: "x" for field in fields(kind) if field.name in ("device", "compile")}
         except TypeError:
