@@ -25,7 +25,8 @@ from im_datasets.data.prepare import prepare
 from im_datasets.data.request import SourceRequest
 from im_datasets.data.source import Source, read_source
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.settings import NotRescorable, rebuild_embedder, shared_embedder, weights_of
+from im_datasets.indicators.settings import NotRescorable, identity, rebuild_embedder, shared_embedder, weights_of
+from im_datasets.indicators.target.indicator import TargetSimilarity
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.value_store import using_store
 from im_datasets.report.card_facts import as_codes, check_facts
@@ -47,6 +48,7 @@ from im_datasets.scoring.score import Scored, score
 from im_datasets.scoring.scored_files import check_place, finished_scores, read_scored, refuse_another, write_scored
 from im_datasets.selection.request import SelectionRequest
 from im_datasets.selection.select import Selection, select_rows
+from im_datasets.selection.targets import target_similarity
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def mine(
     per_group: tuple[str, int] | None = None,
     near_duplicates: float | None = None,
     exclude_contaminated: Sequence[str] | None = None,
+    targets: Any = None,
+    target_model: str | None = None,
     indicators: Sequence[Indicator] = (),
     columns: Columns | None = None,
     every_turn: bool = False,
@@ -129,6 +133,9 @@ def mine(
         per_group: (column, quota): at most that many kept rows per value of the column.
         near_duplicates: Cosine at or above which the worse of two rows is dropped.
         exclude_contaminated: Evaluation texts; rows that share most of one's 8-grams are dropped.
+        targets: Examples of a job; rows are taken by turns, each target's nearest first: see ``select``. Nearness is
+            scored too, as ``im_target_similarity``.
+        target_model: Causal language model that tells nearness to the targets; None is the sentence encoder.
         indicators: Indicators with settings of your own, taken instead of the rule's default ones.
         columns: Where instruction and response stand; None finds them by the names of the columns.
         every_turn: Whether each assistant turn is a row of its own; else only the last one is scored.
@@ -165,7 +172,9 @@ def mine(
     source = SourceRequest(data, config, split, revision, streaming, limit)
     scoring = ScoringRequest(source, rule, indicators, columns, every_turn)
     sizes = (top_k, fraction, threshold)
-    selection = SelectionRequest(*sizes, per_group, near_duplicates, exclude_contaminated, seed)
+    selection = SelectionRequest(
+        *sizes, per_group, near_duplicates, exclude_contaminated, seed, targets=targets, target_model=target_model
+    )
     run = RunRequest(overwrite, command, progress, cache, resume, workers, engine, log)
     return mine_files(scoring, out, selection, license=license, language=language, run=run)
 
@@ -187,12 +196,13 @@ def mine_files(
     folder = Path(out)
     _check_result(folder, license, language, overwrite=run.overwrite)
     with _surroundings(run):
-        rows = _read(scoring)
-        selection.check_enough(len(rows.dataset))
         # Near-duplicates are told by the encoder of the indicators that were passed, not by that of the rule's own.
         embedder = shared_embedder(scoring.indicators)
+        scoring, selection = _with_targets(scoring, selection, embedder)
+        rows = _read(scoring)
+        selection.check_enough(len(rows.dataset))
         weights = None if selection.near_duplicates is None else embedder.weights()
-        request = rows.digest(asdict(selection), weights, license or None, as_codes(language))
+        request = rows.digest(_plain(selection), weights, license or None, as_codes(language))
         if (result := _finished(folder, request, overwrite=run.overwrite)) is not None:
             drop_unfinished(folder, request)
             return _handed_over(result, rows.source)
@@ -261,9 +271,29 @@ def select_files(
         check_loses_nothing(folder)
     with progress_bars(run.progress):
         rows = read_scored(scored)
-        embedder = None if selection.near_duplicates is None else _scoring_embedder(rows.record)
+        needs_embedder = selection.near_duplicates is not None or selection.targets is not None
+        embedder = _scoring_embedder(rows.record) if needs_embedder else None
         record = replace(rows.record, command=_join_commands(rows.record.command, run.command))
         return _select(replace(rows, record=record), folder, selection, embedder, license, language)
+
+
+def _with_targets(
+    scoring: ScoringRequest, selection: SelectionRequest, embedder: Embedder
+) -> tuple[ScoringRequest, SelectionRequest]:
+    """The same with the targets read, and with nearness to them among what is scored."""
+    similarity = target_similarity(selection, embedder)
+    if similarity is None:
+        return scoring, selection
+    is_scored = any(set(similarity.writes) & set(each.writes) for each in scoring.indicators)
+    indicators = scoring.indicators if is_scored else [*scoring.indicators, similarity]
+    return replace(scoring, indicators=indicators), replace(selection, targets=similarity, target_model=None)
+
+
+def _plain(selection: SelectionRequest) -> dict[str, Any]:
+    """A request as plain data, its targets by all that nearness to them depends on."""
+    similarity = selection.targets
+    targets = [identity(similarity), similarity.targets.sha256] if isinstance(similarity, TargetSimilarity) else None
+    return {**asdict(replace(selection, targets=None)), "targets": targets}
 
 
 @contextmanager
@@ -393,19 +423,22 @@ def _join_commands(scoring: Sequence[str] | None, selecting: Sequence[str] | Non
 
 
 def _scoring_embedder(record: ScoringRecord) -> Embedder:
-    """The encoder that the rows were scored with; the default one where no indicator had any.
+    """The sentence encoder that the rows were scored with; the default one where no indicator had any.
 
     Raises:
         SelectionError: The record names one that cannot be made again here.
     """
     for indicator in record.indicators:
+        stated = indicator.settings.get("embedder")
+        if isinstance(stated, dict) and stated.get("kind") == "causal":
+            continue
         try:
             embedder = rebuild_embedder(indicator)
         except NotRescorable as error:
             raise SelectionError(
-                "near-duplicates are told by the embedder that the rows were scored with, and that of "
+                "near-duplicates and targets are told by the embedder that the rows were scored with, and that of "
                 f"{indicator.name} cannot be had here: {error}; select in Python with select(…, embedder=…), or "
-                "without near-duplicates"
+                "without near-duplicates and targets"
             ) from error
         if embedder is not None:
             return embedder

@@ -410,3 +410,56 @@ def test_mine_of_a_result_asks_which_side(mined, tmp_path):
         mine(mined.folder, tmp_path / "out", top_k=1, progress=False)
     again = mine(mined.folder, tmp_path / "out", split="kept", top_k=1, progress=False)
     assert again.selection.kept["n"][:] == mined.selection.kept["n"][:1]
+
+
+TARGETS = [("Which animals sting?", "Wasps do, a secret answer."), ("What is the capital of Italy?", "Rome.")]
+
+
+@pytest.fixture(scope="module")
+def by_targets(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hidden place")
+    path = folder / "targets.json"
+    path.write_text(json.dumps([{"instruction": x, "output": y} for x, y in TARGETS]))
+    return path, mine(data, folder / "mined", top_k=3, targets=path, progress=False)
+
+
+def test_mine_by_targets_scores_nearness_and_takes_turns(by_targets):
+    _, mined = by_targets
+    kept = mined.selection.kept
+    # A row that repeats the second target is left out; it had the second turn.
+    assert kept["im_rank"][:] == [1, 3, 4]
+    assert kept["im_target"][:] == [0, 0, 1]
+    assert kept[0]["instruction"] == "How do bees make honey?"
+    assert mined.selection.reasons["repeats a target"] == 1
+    assert max(kept["im_target_similarity"]) == kept[0]["im_target_similarity"]
+    assert verify(mined.folder).ok
+
+
+def test_mine_by_the_same_targets_finds_the_folder_and_by_others_not(by_targets, data):
+    path, mined = by_targets
+    assert mine(data, mined.folder, top_k=3, targets=path, progress=False).repeated
+    assert mine(data, mined.folder, top_k=3, targets=TARGETS, progress=False).repeated
+    with pytest.raises(OutputError, match="another result"):
+        mine(data, mined.folder, top_k=3, targets=TARGETS[:1], progress=False)
+
+
+def test_a_result_by_targets_tells_how_and_nothing_of_their_texts_or_place(by_targets):
+    _, mined = by_targets
+    texts = {name: (mined.folder / name).read_text() for name in ("README.md", "report.html", "record.json")}
+    for text in texts.values():
+        assert "secret" not in text
+        assert "hidden place" not in text
+    sentence = "Chosen by 2 target examples, each in turn the nearest row that none had taken"
+    assert sentence in texts["README.md"]
+    assert sentence in texts["report.html"]
+    assert "score of the worst kept row" not in texts["report.html"]
+    targets = mined.record.selection["targets"]
+    assert (targets["examples"], targets["hub"], targets["kind"], targets["model"]["id"]) == (
+        2, None, "sentence", "embedded",
+    )  # fmt: skip
+
+
+def test_targets_that_are_not_there_are_refused_before_anything_is_scored(data, tmp_path):
+    with pytest.raises(SourceError, match=r"no file or folder .*none\.json"):
+        mine(data, tmp_path / "mined", top_k=3, targets=tmp_path / "none.json", progress=False)
+    assert not list(tmp_path.iterdir())

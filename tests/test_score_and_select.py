@@ -264,3 +264,20 @@ def test_read_scored_refuses_what_is_none(scored, tmp_path):
     (tmp_path / "data-00000-of-00001.parquet").write_text("")
     with pytest.raises(OutputError, match=r"holds data-00001-of-00002.parquet of another result; score again"):
         read_scored(tmp_path)
+
+
+def test_select_files_by_targets_keeps_what_mine_keeps(data, scored, tmp_path):
+    targets = [("Write of coffee.", "Coffee: people drink it."), ("Write of a lake.", "Here is a lake.")]
+    selection = SelectionRequest(top_k=3, targets=targets)
+    selected = select_files(scored.path, tmp_path / "selected", selection, run=RunRequest(progress=False))
+    mined = mine(data, tmp_path / "mined", top_k=3, targets=targets, progress=False)
+    for column in ("n", "im_rank", "im_target"):
+        assert selected.selection.kept[column][:] == mined.selection.kept[column][:]
+    assert selected.record.selection["targets"] == mined.record.selection["targets"]
+    assert verify(selected.folder).ok
+
+
+def test_the_scoring_embedder_is_no_causal_model(scored):
+    told = _of_embedder(scored.record, "/models/mine", "sha256:1")
+    causal = replace(told.indicators[1], settings={"embedder": {"model": "/models/mine", "kind": "causal"}})
+    assert pipeline._scoring_embedder(replace(told, indicators=[causal])) == Embedder()

@@ -114,6 +114,15 @@ class SelectionOptions(SelectionRequest):
         list[str] | None,
         _word(_evaluation_texts, "DATA", "Drop rows that repeat an instruction of this evaluation set."),
     ] = None
+    targets: Annotated[
+        str | None,
+        Parameter(
+            metavar="DATA", help="Choose the rows nearest to these examples of a job, by turns, instead of by score."
+        ),
+    ] = None
+    target_model: Annotated[
+        Model, Parameter(help="Tell nearness to the targets by this causal model (RDS+), else by the sentence encoder.")
+    ] = None
 
 
 @Parameter(name="*", group=MODELS)

@@ -14,7 +14,7 @@ from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.selection.added_columns import IS_KEPT
-from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, Selection
+from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, TARGET, Selection
 
 DROP_FEATURES = Features({REASON: Value("string"), DUPLICATE_OF: Value("int64")})
 """Columns that only dropped rows have."""
@@ -117,7 +117,7 @@ def added_columns(selection: Selection) -> list[str]:
     record = selection.record
     written = {name for indicator in record.indicators for name in indicator.writes} if record else set()
     rows = selection.kept
-    added = {*COLUMNS, *written, LOG_LOSS, UNSCORABLE, ROW, RANK, REASON, DUPLICATE_OF}
+    added = {*COLUMNS, *written, LOG_LOSS, UNSCORABLE, ROW, RANK, TARGET, REASON, DUPLICATE_OF}
     # COLUMNS knows im_knn_<k> of any k, a set of its names only those that it lists.
     return [name for name in rows.column_names if name in added or name in COLUMNS]
 

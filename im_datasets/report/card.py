@@ -20,6 +20,7 @@ from im_datasets.report.card_metadata import as_yaml, card_metadata
 from im_datasets.report.configs import MANIFEST, Config
 from im_datasets.report.formatting import (
     Trusted,
+    by_targets,
     fact_texts,
     format_fact,
     headline,
@@ -160,6 +161,8 @@ def _counts(selection: Selection, record: ScoringRecord | None) -> dict[str, Any
         "unscored": rows - scored_rows(scores.both(LOG_LOSS)),
         "reasons": selection.reasons,
         "cut": selection.cut,
+        "targets": selection.settings.get("targets"),
+        "choice": by_targets(selection.settings.get("targets")),
         "request": _listing(request_settings(selection)),
         "shortfall": shortfall(selection.settings.get("shortfall")),
         "score": COLUMNS[LOG_LOSS],

@@ -133,4 +133,20 @@ def shortfall(missing: Any) -> str:
     return f"{format_count(missing)} rows fewer than asked for: the checks left no more." if is_count else ""
 
 
+def by_targets(targets: Any) -> str:
+    """A sentence on how target examples chose the rows, from what a record tells of them; without targets no text.
+
+    >>> by_targets({"examples": 24, "kind": "sentence", "model": {"id": "embedded"}})
+    'Chosen by 24 target examples, each in turn the nearest row that none had taken; nearness by the model embedded.'
+    """
+    if not isinstance(targets, Mapping):
+        return ""
+    model = targets.get("model")
+    name = shown(model.get("id")) if isinstance(model, Mapping) else "not known"
+    how = " (RDS+)" if targets.get("kind") == "causal" else ""
+    examples = shown(targets.get("examples"))
+    turns = "each in turn the nearest row that none had taken"
+    return f"Chosen by {examples} target examples, {turns}; nearness by the model {name}{how}."
+
+
 _NOTHING, _LISTED = "–", 20

@@ -23,6 +23,7 @@ from im_datasets.data.arrow import read_column, undecoded
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.report import figures, plot_style
 from im_datasets.report.formatting import (
+    by_targets,
     fact_texts,
     format_bounds,
     format_count,
@@ -138,6 +139,7 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
         "dropped": dropped,
         "unscored": kept + dropped - scored_rows(scores.both(LOG_LOSS)),
         "cut": selection.cut,
+        "targets": selection.settings.get("targets"),
         "reasons": selection.reasons,
         "request": fact_texts(request_settings(selection)),
         "source": source_name(record.source),
@@ -149,16 +151,22 @@ def _counts(selection: Selection, record: ScoringRecord, scores: Scores) -> dict
 
 def _why(selection: Selection, record: ScoringRecord, scores: Scores) -> str:
     name = shown(record.rule.name)
-    if selection.cut is None:
+    if not len(selection.kept):
         return f"Scored by the rule {name}. No row was kept; the drop reasons below say why."
-    choice = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
-    # That they differ in the rule's own columns is no finding: by those they were chosen.
-    comparisons = [scores.compare(name) for name in scores.indicators if name not in record.rule.columns]
+    if targets := selection.settings.get("targets"):
+        choice, beside = by_targets(targets), "Otherwise"
+        chosen_by: Collection[str] = ["im_target_similarity"]
+    else:
+        choice = f"Chosen by the rule {name}: the lowest scores, up to a cut at {format_number(selection.cut)}."
+        beside = "Outside the rule,"
+        chosen_by = record.rule.columns
+    # That they differ in the columns that they were chosen by is no finding.
+    comparisons = [scores.compare(name) for name in scores.indicators if name not in chosen_by]
     differing = [c for c in comparisons if math.isfinite(c.superiority) and c.superiority != 0.5]
     if not differing:
         return choice
     first = max(differing, key=lambda comparison: abs(comparison.superiority - 0.5))
-    return f"{choice} Outside the rule, kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
+    return f"{choice} {beside} kept and dropped rows differ most in {first.column.name}. {_sentence(first)}"
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -264,9 +272,10 @@ def _add_bars(table: list[dict[str, Any]], average: list[float]) -> None:
 def _chosen(selection: Selection, scores: Scores, number: int) -> Iterator[tuple[str, tuple[bool, int]]]:
     """Which rows to show: (group, (is it kept, its index on that side))."""
     kept, dropped = scores.kept[LOG_LOSS], scores.dropped[LOG_LOSS]
-    losses = np.concatenate([kept, dropped])
-    # Stable, so that the same rows are shown every time; NaN, a row without a score, sorts last and is cut off.
-    order = np.argsort(losses, kind="stable")[: scored_rows(losses)]
+    sides = [read_column(side, RANK).to_numpy() for side in (selection.kept, selection.dropped) if len(side)]
+    ranks = np.concatenate([*sides, np.empty(0, dtype=np.int64)])
+    # A row without a score has the rank 0.
+    order = np.argsort(ranks, kind="stable")[np.count_nonzero(ranks == 0) :]
     ends = (("best", order[:number]), ("worst", order[::-1][:number]))
     for place, rows in ends:
         yield from ((place, (row < len(kept), row - (row >= len(kept)) * len(kept))) for row in rows.tolist())

@@ -154,6 +154,14 @@ class _Quota(TypedDict):
     quota: int
 
 
+class _Targets(TypedDict):
+    examples: int
+    sha256: str
+    hub: str | None
+    kind: str
+    model: _Model
+
+
 class _Selected(TypedDict):
     top_k: int | None
     fraction: float | None
@@ -163,6 +171,7 @@ class _Selected(TypedDict):
     embedder: _Model | None
     exclude_contaminated: int | None
     evaluation_sha256: str | None
+    targets: _Targets | None
     seed: int
     shortfall: int
     kept: int

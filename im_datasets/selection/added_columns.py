@@ -10,7 +10,7 @@ from im_datasets.common.untrusted import shown
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
-from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW
+from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, TARGET
 
 IS_KEPT = "im_kept"
 """Column of the config ``scores`` of a publication: whether the row is among the kept ones."""
@@ -50,7 +50,7 @@ def check_added(rows: Dataset, record: ScoringRecord | None, what: str, needed: 
 def _wrong(column: pa.ChunkedArray, name: str, *, is_score: bool) -> str:
     """What a column should hold and does not; an empty text where nothing is wrong."""
     kind, types = column.type, pa.types
-    if name in (ROW, RANK, DUPLICATE_OF):
+    if name in (ROW, RANK, DUPLICATE_OF, TARGET):
         return "" if types.is_integer(kind) and not column.null_count else "whole numbers, one for each row"
     if name == IS_KEPT:
         return "" if types.is_boolean(kind) and not column.null_count else "true or false for each row"

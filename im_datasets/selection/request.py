@@ -27,9 +27,14 @@ class SelectionRequest:
             dropped, and rows that equal one of fewer than 8 words. Case, punctuation and spacing do not count; in
             scripts without spaces a character counts as a word.
         seed: Recorded with the selection. No part of a selection is random, so it changes nothing.
+        targets: Examples of a job, as ``TargetSimilarity`` takes them, or such an indicator: rows are taken by turns,
+            each target's nearest first, instead of by their scores; rows that repeat a target are dropped.
+        target_model: Causal language model by which nearness to the targets is told (RDS+); None is the sentence
+            encoder that the rows are scored with.
 
     Raises:
-        SelectionError: Not exactly one of the three sizes, or a number out of range.
+        SelectionError: Not exactly one of the three sizes, a number out of range, targets with a threshold, or their
+            model without them.
     """
 
     top_k: int | None = None
@@ -39,6 +44,8 @@ class SelectionRequest:
     near_duplicates: float | None = None
     exclude_contaminated: Sequence[str] | None = None
     seed: int = 0
+    targets: object = None  # to name Dataset or the indicator here would import them for `--help`
+    target_model: str | None = None
 
     def __post_init__(self) -> None:
         sizes = {"top_k": self.top_k, "fraction": self.fraction, "threshold": self.threshold}
@@ -52,6 +59,7 @@ class SelectionRequest:
         for name, share in (("fraction", self.fraction), ("near_duplicates", self.near_duplicates)):
             if share is not None and not (_is_finite(share) and 0 < share <= 1):
                 raise SelectionError(f"{name}={share!r}; it must be above 0 and at most 1")
+        self._check_targets()
         if self.per_group is not None:
             _check_quota(self.per_group)
         # A number of numpy, or 1 for 1.0, asks for the same and must not make another record.
@@ -62,6 +70,14 @@ class SelectionRequest:
         # They are counted, digested and indexed; of an iterator only one pass is possible.
         if self.exclude_contaminated is not None and not isinstance(self.exclude_contaminated, str):
             object.__setattr__(self, "exclude_contaminated", tuple(self.exclude_contaminated))
+
+    def _check_targets(self) -> None:
+        if self.targets is not None and self.threshold is not None:
+            raise SelectionError(
+                "targets choose rows by nearness, a threshold by score; give top_k or fraction instead"
+            )
+        if self.target_model is not None and self.targets is None:
+            raise SelectionError(f"target_model={self.target_model!r} without targets; pass targets, or leave it out")
 
     def check_enough(self, rows: int) -> None:
         """Check that there are as many rows as are asked for, whatever they will score.
@@ -75,13 +91,19 @@ class SelectionRequest:
             )
 
     def settings(
-        self, *, embedder: dict[str, Any] | None, evaluation_sha256: str | None, shortfall: int
+        self,
+        *,
+        embedder: dict[str, Any] | None,
+        evaluation_sha256: str | None,
+        targets: dict[str, Any] | None,
+        shortfall: int,
     ) -> dict[str, Any]:
         """What was asked, as plain data for a record.
 
         Args:
             embedder: How the encoder that near-duplicates are told by describes itself; None where none is used.
             evaluation_sha256: Of the evaluation texts, of which a record tells the number only.
+            targets: Number, digest and origin of the targets, and what tells nearness to them; None without targets.
             shortfall: How many rows fewer than asked for were left.
         """
         quota, texts = self.per_group, self.exclude_contaminated
@@ -94,6 +116,7 @@ class SelectionRequest:
             "embedder": embedder,
             "exclude_contaminated": None if texts is None else len(texts),
             "evaluation_sha256": evaluation_sha256,
+            "targets": targets,
             "seed": self.seed,
             "shortfall": shortfall,
         }

@@ -1,12 +1,12 @@
 """Scored dataset → Selection(kept, dropped), every row with its rank and every dropped row with its reason.
 
-Ranks by ``im_log_loss``, works out how many rows to keep, and puts both sides together. Which rows pass
-quota, contamination and near-duplicates, ``walk`` says.
+Ranks by ``im_log_loss``, or by the turns of target examples; works out how many rows to keep, and puts both sides
+together. Which rows pass quota, contamination and near-duplicates, ``walk`` says.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -25,13 +25,15 @@ from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.contamination import EvaluationIndex
 from im_datasets.selection.duplicates import KeptVectors, TextEmbedder
 from im_datasets.selection.request import SelectionRequest
+from im_datasets.selection.targets import describe_targets, index_targets, order_by_targets, target_similarity
+from im_datasets.selection.turns import TargetOrder
 from im_datasets.selection.walk import Checks, Quota, Texts, WalkResult, walk_rows
 
 BELOW_THE_CUT = "below the cut"
 NO_VALUE = "an indicator gave no value"
 """Why a row without a reason of its own has no log loss."""
 
-ROW, RANK, REASON, DUPLICATE_OF = "im_row", "im_rank", "im_reason", "im_duplicate_of"
+ROW, RANK, REASON, DUPLICATE_OF, TARGET = "im_row", "im_rank", "im_reason", "im_duplicate_of", "im_target"
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ class Selection:
 
     Attributes:
         kept: The chosen rows, best first; all columns of the scored dataset plus ``im_row`` (index in the
-            scored dataset, int64) and ``im_rank`` (int64, 1 = best of all rows).
+            scored dataset, int64) and ``im_rank`` (int64, 1 = best of all rows); with targets also ``im_target`` (the
+            target in whose turn the row came up, from 0; -1 = none; int64).
         dropped: The others in rank order, the unscorable ones (``im_rank`` 0) at the end in row order; also
             with ``im_reason`` (a category that can be counted) and ``im_duplicate_of`` (``im_row`` of the
             kept row that a near-duplicate repeats, -1 = none; int64).
         settings: The request as plain data, as ``SelectionRequest.settings`` tells it, with its ``shortfall``: how many
             rows fewer than asked for were left after the checks.
-        cut: The log loss of the worst kept row; None when nothing is kept.
+        cut: The log loss of the worst kept row; None when nothing is kept, or rows were chosen by targets.
         reasons: Drop reason → number of rows, most frequent first.
         record: How the scores came about, as ``mine`` and ``load_selection`` have it; None where there is no record.
         media_from: Whose files the rows may name, as ``push_selected`` takes it: the folder or the Hub dataset that was
@@ -72,11 +75,18 @@ def select(
     per_group: tuple[str, int] | None = None,
     near_duplicates: float | None = None,
     exclude_contaminated: Iterable[str] | None = None,
+    targets: Any = None,
+    target_model: str | None = None,
     seed: int = 0,
     columns: Columns | None = None,
     embedder: TextEmbedder | None = None,
 ) -> Selection:
     """Choose the rows worth training on: those with the lowest predicted log loss that pass the checks.
+
+    With ``targets`` the order is another one: each target in turn takes the nearest row that none has taken, nearness
+    being the cosine of ``TargetSimilarity``; scores only say which rows are scorable. All below holds for that order,
+    and a row that a check keeps out has had its turn. ``im_rank`` goes on behind the last row looked at by the cosine
+    to the nearest target.
 
     Rows are walked from the lowest log loss up, ties by row index. A row is kept unless, asked in this order,
     its group is full ("over the quota"), a check asks for its text and it has none ("could not be checked: "
@@ -98,13 +108,18 @@ def select(
             form one group of their own.
         near_duplicates: Cosine in (0, 1] between the embeddings of instruction and response, at or above
             which the worse of two rows is dropped; 1 means equal embeddings.
+        targets: Examples of a job: a file, folder, Hub id or Dataset, a list of rows or of (instruction, response)
+            pairs; or a ``TargetSimilarity`` with settings of your own. Rows that repeat the instruction of one, told as
+            for ``exclude_contaminated``, are dropped as "repeats a target". Not with ``threshold``.
+        target_model: A causal language model that tells nearness to the targets by RDS+, as ``Embedder(kind="causal")``
+            takes it; None is the sentence encoder ``embedder``.
         exclude_contaminated: Evaluation texts (the instructions of an evaluation set). An instruction with
             more than half of the word 8-grams of one of them is dropped, and one that equals a text of fewer
             than 8 words; case, punctuation and spacing do not count, and in scripts without spaces a
             character counts as a word.
         seed: Recorded. No part of a selection is random, so it changes nothing.
         columns: Where instruction and response stand, for the two checks above; None finds them by name.
-        embedder: Turns texts into unit vectors for ``near_duplicates``; None is the embedded default.
+        embedder: Turns texts into unit vectors for ``near_duplicates`` and ``targets``; None is the embedded default.
 
     Returns:
         Both sides of the selection, which together hold every row once.
@@ -129,6 +144,8 @@ def select(
         near_duplicates=near_duplicates,
         exclude_contaminated=exclude_contaminated,  # type: ignore[arg-type]
         seed=seed,
+        targets=targets,
+        target_model=target_model,
     )
     return select_rows(ds, request, columns=columns, embedder=embedder)
 
@@ -141,32 +158,39 @@ def select_rows(
     Raises:
         SelectionError: The request cannot be met by this dataset.
         ColumnsError: A check needs the texts, and instruction and response cannot be told from the columns.
+        IndicatorError: The targets hold no pair.
+        SourceError: The targets cannot be found or read.
     """
     _check_dataset(ds)
     ranking = _rank(ds)
     order, limit = _size(ranking, request)
-    texts, threshold = request.exclude_contaminated, request.near_duplicates
-    evaluation = None if texts is None else EvaluationIndex.build(texts)
-    if threshold is not None and embedder is None:
+    evaluation_texts, threshold = request.exclude_contaminated, request.near_duplicates
+    evaluation = None if evaluation_texts is None else EvaluationIndex.build(evaluation_texts)
+    if embedder is None and (threshold is not None or request.targets is not None):
         # Opens a model, which most selections have no need of.
         from im_datasets.models.embedder import Embedder
 
         embedder = Embedder()
-    needs_texts = evaluation is not None or threshold is not None
+    similarity = target_similarity(request, embedder)
+    needs_texts = evaluation is not None or threshold is not None or similarity is not None
+    texts = Texts(ds, columns or Columns.detect(ds.column_names)) if needs_texts else None
+    turns = order_by_targets(similarity, texts, order, limit) if similarity is not None and texts is not None else None
     checks = Checks(
         quota=Quota(ds, request.per_group),
-        texts=Texts(ds, columns or Columns.detect(ds.column_names)) if needs_texts else None,
+        texts=texts,
         evaluation=evaluation,
+        targets=None if similarity is None else index_targets(similarity),
         vectors=None if threshold is None else KeptVectors(threshold),
         embedder=embedder,
     )
-    walk = walk_rows(order, limit, checks)
+    walk = walk_rows(order if turns is None else turns, limit, checks)
     settings = request.settings(
         embedder=embedder.describe() if embedder is not None and threshold is not None else None,
         evaluation_sha256=evaluation.sha256 if evaluation is not None else None,
+        targets=None if similarity is None else describe_targets(similarity),
         shortfall=0 if request.threshold is not None else limit - len(walk.kept),
     )
-    return _assemble(ds, ranking, walk, settings)
+    return _assemble(ds, ranking, walk, turns, settings)
 
 
 def _check_dataset(ds: Any) -> None:
@@ -280,10 +304,15 @@ def _size(ranking: _Ranking, request: SelectionRequest) -> tuple[RowNumbers, int
     return order, request.top_k
 
 
-def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[str, Any]) -> Selection:
+def _assemble(
+    ds: Dataset, ranking: _Ranking, walk: WalkResult, turns: TargetOrder | None, settings: dict[str, Any]
+) -> Selection:
     """Put narrow new columns beside the untouched source and pick both sides from it by index."""
     ds = ds.with_format(None)
-    ds = in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF) if n in ds.column_names]))
+    ds = in_order(ds.remove_columns([n for n in (RANK, REASON, DUPLICATE_OF, TARGET) if n in ds.column_names]))
+    seen = np.array(walk.seen, dtype=np.int64)
+    if turns is not None:
+        ranking = replace(ranking, order=np.concatenate([seen, turns.others(seen)]))
     is_kept = np.zeros(len(ds), dtype=bool)
     is_kept[walk.kept] = True
     below = ranking.order[~is_kept[ranking.order]]
@@ -292,12 +321,15 @@ def _assemble(ds: Dataset, ranking: _Ranking, walk: WalkResult, settings: dict[s
     # After the line above, which counts the rows dropped on the way too.
     for row, reason in walk.reasons.items():
         reasons.set(row, reason)
-    full = concatenate_datasets([ds, _new_columns(ds, ranking, reasons, walk.twins)], axis=1)
+    added = [_new_columns(ds, ranking, reasons, walk.twins)]
+    if turns is not None:
+        added.append(_target_column(len(ds), seen, turns))
+    full = concatenate_datasets([ds, *added], axis=1)
     return Selection(
         kept=pick_rows(full, np.array(walk.kept, dtype=np.int64)).remove_columns([REASON, DUPLICATE_OF]),
         dropped=pick_rows(full, np.concatenate([below, ranking.unscorable])),
         settings=settings,
-        cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept else None,
+        cut=float(ranking.log_loss[walk.kept[-1]]) if walk.kept and turns is None else None,
         reasons=reasons.count(),
     )
 
@@ -313,6 +345,13 @@ def _new_columns(ds: Dataset, ranking: _Ranking, reasons: _Reasons, twins: dict[
     if ROW in ds.column_names:
         del new[ROW]
     return Dataset.from_dict(new, features=Features({n: Value("string" if n == REASON else "int64") for n in new}))
+
+
+def _target_column(rows: int, seen: RowNumbers, turns: TargetOrder) -> Dataset:
+    """In whose turn each row came up."""
+    targets = np.full(rows, -1, dtype=np.int64)
+    targets[seen] = turns.targets_of(seen)
+    return Dataset.from_dict({TARGET: pa.array(targets)}, features=Features({TARGET: Value("int64")}))
 
 
 def _row_names(ds: Dataset) -> RowNumbers:

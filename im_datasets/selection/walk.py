@@ -5,7 +5,9 @@ rows are kept, ``select`` says.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from im_datasets.selection.duplicates import Block, KeptVectors, TextEmbedder
 OVER_THE_QUOTA = "over the quota"
 NOT_CHECKED = "could not be checked"
 CONTAMINATED = "contaminated"
+REPEATS_TARGET = "repeats a target"
 NEAR_DUPLICATE = "near-duplicate"
 
 BLOCK = 1024
@@ -106,6 +109,7 @@ class Checks:
         quota: Asked of every row.
         texts: None when neither of the checks below is.
         evaluation: Texts that no instruction may repeat; None means no check.
+        targets: The instructions of target examples, which no instruction may repeat either; None means no check.
         vectors: The near-duplicate check; None means no check.
         embedder: Turns texts into vectors for it.
     """
@@ -113,6 +117,7 @@ class Checks:
     quota: Quota
     texts: Texts | None
     evaluation: EvaluationIndex | None
+    targets: EvaluationIndex | None
     vectors: KeptVectors | None
     embedder: TextEmbedder | None
 
@@ -129,8 +134,10 @@ class Checks:
         """What is wrong with a pair's text on its own; empty if nothing is."""
         if pairs.reasons[place]:
             return f"{NOT_CHECKED}: {pairs.reasons[place]}"
-        is_repeat = self.evaluation is not None and self.evaluation.is_repeated_by(pairs.instructions[place])
-        return CONTAMINATED if is_repeat else ""
+        for index, reason in ((self.evaluation, CONTAMINATED), (self.targets, REPEATS_TARGET)):
+            if index is not None and index.is_repeated_by(pairs.instructions[place]):
+                return reason
+        return ""
 
     def _compare(self, rows: RowNumbers, pairs: Pairs, reasons: list[str]) -> Block | None:
         places = [place for place, reason in enumerate(reasons) if not reason]
@@ -172,34 +179,37 @@ class WalkResult:
         kept: The kept rows, best first.
         reasons: Rows dropped on the way → why.
         twins: Near-duplicates → the kept row they repeat.
+        seen: The kept rows and those dropped on the way, in the order in which they were looked at.
     """
 
     kept: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     twins: dict[int, int] = field(default_factory=dict)
+    seen: list[int] = field(default_factory=list)
 
 
-def walk_rows(order: RowNumbers, limit: int, checks: Checks) -> WalkResult:
+def walk_rows(order: Iterable[int], limit: int, checks: Checks) -> WalkResult:
     """Keep rows in order until there are enough.
 
     Args:
-        order: Row numbers, best first.
+        order: Row numbers, best first; some more are taken from it than are looked at.
         limit: How many to keep at most.
         checks: What a kept row must pass. Holds the state of one walk: use it once.
 
     Returns:
         The kept rows and those dropped before the last of them; rows after that are in neither.
     """
-    result = WalkResult()
-    start = 0
-    while start < len(order) and len(result.kept) < limit:
+    result, coming = WalkResult(), iter(order)
+    while len(result.kept) < limit:
         # Not many more rows than are still to be kept: reading and embedding them is what costs.
-        rows = order[start : start + min(BLOCK, max(64, limit - len(result.kept)))]
-        start += len(rows)
+        rows = np.fromiter(islice(coming, min(BLOCK, max(64, limit - len(result.kept)))), dtype=np.int64)
+        if not len(rows):
+            break
         block = checks.open(rows)
         for row in rows.tolist():
             if len(result.kept) == limit:
                 break
+            result.seen.append(row)
             reason, twin = block.verdict(row)
             if not reason:
                 block.keep(row)

@@ -30,7 +30,7 @@ def test_check_enough_counts_rows():
 
 def test_settings_tell_numbers_for_texts():
     request = SelectionRequest(fraction=0.5, per_group=("topic", 2), exclude_contaminated=["a", "b"], seed=4)
-    assert request.settings(embedder=None, evaluation_sha256="f0", shortfall=0) == {
+    assert request.settings(embedder=None, evaluation_sha256="f0", targets={"examples": 3}, shortfall=0) == {
         "top_k": None,
         "fraction": 0.5,
         "threshold": None,
@@ -39,6 +39,7 @@ def test_settings_tell_numbers_for_texts():
         "embedder": None,
         "exclude_contaminated": 2,
         "evaluation_sha256": "f0",
+        "targets": {"examples": 3},
         "seed": 4,
         "shortfall": 0,
     }

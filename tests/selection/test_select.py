@@ -293,6 +293,7 @@ def test_select_records_what_was_asked_as_plain_data() -> None:
         "embedder": {"id": "letters"},
         "exclude_contaminated": 2,
         "evaluation_sha256": hashlib.sha256(json.dumps(EVALUATION).encode()).hexdigest(),
+        "targets": None,
         "seed": 7,
         "shortfall": 0,
     }

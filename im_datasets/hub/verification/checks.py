@@ -23,7 +23,7 @@ from im_datasets.rules.linear import LOG_LOSS, LinearRule
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.scoring.statistics import describe
 from im_datasets.selection.added_columns import IS_KEPT
-from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW
+from im_datasets.selection.select import BELOW_THE_CUT, RANK, REASON, ROW, TARGET
 
 RULE_COMPUTED = ("record.rule.intercept", "record.rule.terms", "record.rule.schema_version")
 RULE_ABOUT = (
@@ -217,6 +217,9 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     if kept is None:
         yield Check("cut", Outcome.NOT_CHECKED, "the scores were not published")
         return
+    if published.claims.get("targets"):
+        yield from _check_turns(published, kept, dropped)
+        return
     losses, ranks, cut = numbers_of(kept, LOG_LOSS), values_of(kept, RANK), published.claims["cut"]
     wrong = []
     if not np.isfinite(losses).all():
@@ -238,6 +241,35 @@ def check_cut(published: PublishedSelection) -> Iterator[Check]:
     if odd := _odd_ties(list(published.scored.values())):
         finding = f"why row {few(odd)} ranks before a row of a lower number with the same score"
         yield Check("cut", Outcome.NOT_CHECKED, finding)
+
+
+def _check_turns(published: PublishedSelection, kept: Dataset, dropped: Dataset | None) -> Iterator[Check]:
+    """That targets took the rows in turn, which their numbers tell; which row is nearest only the targets would."""
+    claims = published.claims
+    examples = claims["targets"].get("examples")
+    sides = [kept] if dropped is None else [kept, dropped]
+    ranks = values_of(kept, RANK)
+    wrong = [] if ranks == sorted(ranks) else ["the kept rows are not in the order of their ranks"]
+    wrong += _wrong_kept_ranks(ranks, claims)
+    if not np.isfinite(numbers_of(kept, LOG_LOSS)).all():
+        wrong.append("a kept row has no score")
+    if claims["cut"] is not None:
+        wrong.append(f"the claimed cut is {claims['cut']!r}; rows that targets choose have none")
+    if dropped is not None:
+        wrong += _wrong_numbering(kept, dropped)
+    if not isinstance(examples, int) or examples < 1 or any(TARGET not in side.column_names for side in sides):
+        wrong.append(f"the rows do not say which of {examples!r} targets took them")
+    else:
+        places, targets = (
+            np.concatenate([numbers_of(side, column) for side in sides]).astype(np.int64) for column in (RANK, TARGET)
+        )
+        taken = targets >= 0
+        if (targets[taken] != (places[taken] - 1) % examples).any() or (targets < -1).any():
+            wrong.append(f"the {examples} targets did not take turns: {TARGET} is not that of the rank")
+    right = f"{len(kept):,} kept rows were taken by {examples} targets in turn"
+    yield verdict("cut", wrong, right, ("selection.cut", "selection.targets"))
+    finding = "that each target took the row nearest to it: target examples are not published"
+    yield Check("cut", Outcome.NOT_CHECKED, finding)
 
 
 def _wrong_kept_ranks(ranks: list[int], claims: dict[str, Any]) -> list[str]:
@@ -264,14 +296,26 @@ def _odd_ties(sides: list[Dataset]) -> list[int]:
 
 def _wrong_ranks(kept: Dataset, dropped: Dataset) -> list[str]:
     """Ranks of all rows that are not the order of their scores, 0 where there is none."""
-    ranks = np.concatenate([numbers_of(kept, RANK), numbers_of(dropped, RANK)]).astype(np.int64)
-    losses = np.concatenate([numbers_of(kept, LOG_LOSS), numbers_of(dropped, LOG_LOSS)])
+    if wrong := _wrong_numbering(kept, dropped):
+        return wrong
+    ranks, losses = _ranks_and_losses(kept, dropped)
     order = np.argsort(ranks, kind="stable")[(ranks == 0).sum() :]
+    return ["a row with a better score has a worse rank"] if (np.diff(losses[order]) < 0).any() else []
+
+
+def _wrong_numbering(kept: Dataset, dropped: Dataset) -> list[str]:
+    """Ranks of all rows that are not 1, 2, 3 …, 0 where there is no score."""
+    ranks, losses = _ranks_and_losses(kept, dropped)
     if ((ranks > 0) != np.isfinite(losses)).any():
         return ["a row with a score has no rank, or the other way round"]
-    if ranks[order].tolist() != list(range(1, len(order) + 1)):
+    if np.sort(ranks[ranks != 0]).tolist() != list(range(1, np.count_nonzero(ranks) + 1)):
         return ["the ranks of all rows are not 1, 2, 3 …, each once"]
-    return ["a row with a better score has a worse rank"] if (np.diff(losses[order]) < 0).any() else []
+    return []
+
+
+def _ranks_and_losses(kept: Dataset, dropped: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    ranks = np.concatenate([numbers_of(kept, RANK), numbers_of(dropped, RANK)]).astype(np.int64)
+    return ranks, np.concatenate([numbers_of(kept, LOG_LOSS), numbers_of(dropped, LOG_LOSS)])
 
 
 def check_rule(published: PublishedSelection) -> Iterator[Check]:

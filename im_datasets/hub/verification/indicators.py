@@ -12,7 +12,7 @@ from im_datasets.indicators.settings import NotRescorable, rebuild
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.selection.added_columns import IS_KEPT
-from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW
+from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, TARGET
 
 CLAIMED = ("record.indicators.*.name", "record.indicators.*.writes")
 
@@ -68,6 +68,8 @@ def _foreign(published: PublishedSelection, record: ScoringRecord) -> list[str]:
     if TURN in known or record.columns.mapping == {"messages": "messages"}:
         # Of a row that is one turn of a conversation, or one answer of a tree.
         known.add(SOURCE_ROW)
+    if published.claims.get("targets"):
+        known.add(TARGET)
     foreign: dict[str, None] = {}
     for name, rows in published.tables.items():
         own = known | _OF_A_CONFIG.get(name, set())

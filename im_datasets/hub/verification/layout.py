@@ -14,14 +14,14 @@ from im_datasets.report.result_folder import REPORT
 from im_datasets.rules.linear import LOG_LOSS
 from im_datasets.scoring.record import ScoringRecord
 from im_datasets.selection.added_columns import IS_KEPT
-from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW
+from im_datasets.selection.select import DUPLICATE_OF, RANK, REASON, ROW, TARGET
 
 _SHOWN = (FIGURE, PANELS, REPORT)
 """Files for people."""
 
 _NUMBERS, _TEXTS = ("int", "uint", "float", "double"), ("string", "large_string")
 _KINDS = {
-    **dict.fromkeys((ROW, RANK, DUPLICATE_OF), ("int64",)),
+    **dict.fromkeys((ROW, RANK, DUPLICATE_OF, TARGET), ("int64",)),
     **dict.fromkeys((UNSCORABLE, REASON), _TEXTS),
     LOG_LOSS: ("float",),
     IS_KEPT: ("bool",),

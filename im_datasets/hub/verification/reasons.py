@@ -28,6 +28,7 @@ from im_datasets.selection.walk import (
     NEAR_DUPLICATE,
     NOT_CHECKED,
     OVER_THE_QUOTA,
+    REPEATS_TARGET,
     group_codes,
 )
 
@@ -38,7 +39,8 @@ ASKED_BY = {
     OVER_THE_QUOTA: ("per_group",),
     NEAR_DUPLICATE: ("near_duplicates",),
     CONTAMINATED: ("exclude_contaminated",),
-    NOT_CHECKED: ("near_duplicates", "exclude_contaminated"),
+    REPEATS_TARGET: ("targets",),
+    NOT_CHECKED: ("near_duplicates", "exclude_contaminated", "targets"),
 }
 """Reason → the settings of a selection of which one has to be there for it."""
 
@@ -70,7 +72,7 @@ def check_settings(published: PublishedSelection) -> Iterator[Check]:
 
 _SETTINGS = (
     *("top_k", "fraction", "threshold", "per_group", "near_duplicates", "embedder"),
-    *("exclude_contaminated", "evaluation_sha256"),
+    *("exclude_contaminated", "evaluation_sha256", "targets"),
 )
 
 
@@ -181,6 +183,9 @@ def check_reasons(published: PublishedSelection) -> Iterator[Check]:
     wrong += _wrong_scores(kept, dropped)
     finding = f"{len(dropped.rows):,} dropped rows have a reason that their scores and ranks bear out"
     yield verdict("reasons", wrong, finding)
+    if number := dropped.reasons.count(REPEATS_TARGET):
+        finding = f"that {number:,} dropped rows repeat a target and no kept row does: the targets were not published"
+        yield Check("reasons", Outcome.NOT_CHECKED, finding)
     yield from _check_quota(published, kept, dropped)
     yield from _check_texts(published, kept, dropped)
 

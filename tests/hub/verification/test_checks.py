@@ -1,9 +1,21 @@
 """Each check finds what was tampered with, and nothing else."""
 
 import pytest
-from verifying import DROPPED, FAILED, KEPT, PASSED, REPO, edit_manifest, failures, rewrite, set_value, told
+from verifying import (
+    DROPPED,
+    FAILED,
+    KEPT,
+    NOT_CHECKED,
+    PASSED,
+    REPO,
+    edit_manifest,
+    failures,
+    rewrite,
+    set_value,
+    told,
+)
 
-from im_datasets import verify
+from im_datasets import mine, push_selected, verify
 
 
 def test_verify_catches_one_byte(published):
@@ -116,3 +128,64 @@ def test_verify_catches_a_missing_file(published):
     (folder / KEPT).unlink()
     assert "cannot be read" in told(verify(folder, sample=0), FAILED)
     (folder / "README.md").unlink()
+
+
+@pytest.fixture(scope="module")
+def of_targets(mined, tmp_path_factory):
+    """The same rows, of which two targets chose four."""
+    folder = tmp_path_factory.mktemp("targets")
+    source = mined.folder.parent / "rows.jsonl"
+    targets = [("Where do bees live?", "In a hive."), ("What is blue?", "The sky is."), ("Name a fruit.", "A pear.")]
+    return mine(source, folder / "mined", top_k=4, targets=targets, license="cc0-1.0", language="en", progress=False)
+
+
+@pytest.fixture
+def published_by_targets(hub, of_targets, tmp_path):
+    push_selected(of_targets.selection, REPO, license="cc0-1.0", language="en", include_dropped=True)
+    for path, file in hub.store.repos["dataset", REPO].commit_at("main").files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(file.content)
+    return tmp_path
+
+
+def test_verify_holds_rows_that_targets_chose_to_their_turns(published_by_targets):
+    verification = verify(published_by_targets)
+    assert verification.ok
+    assert "4 kept rows were taken by 3 targets in turn" in told(verification, PASSED)
+    left = told(verification, NOT_CHECKED)
+    assert "that each target took the row nearest to it: target examples are not published" in left
+    assert "that 1 dropped rows repeat a target and no kept row does: the targets were not published" in left
+    assert "TargetSimilarity: of its targets the record has the digest alone" in left
+    assert "selection.targets.sha256" in left
+
+
+@pytest.mark.parametrize(
+    ("path", "column", "value", "message"),
+    [
+        (KEPT, "im_target", 2, "the 3 targets did not take turns: im_target is not that of the rank"),
+        (DROPPED, "im_target", 0, "the 3 targets did not take turns"),
+        (KEPT, "im_rank", 9, "not in the order of their ranks"),
+        (KEPT, "im_log_loss", float("nan"), "a kept row has no score"),
+    ],
+)
+def test_verify_catches_what_does_not_go_with_turns(published_by_targets, path, column, value, message):
+    rewrite(published_by_targets, path, set_value(column, 1, value))
+    verification = verify(published_by_targets, sample=0)
+    assert "cut" in failures(verification)
+    assert message in told(verification, FAILED)
+
+
+def test_verify_catches_claims_that_do_not_go_with_targets(published_by_targets):
+    edit_manifest(published_by_targets, lambda manifest: manifest["selection"].update(cut=0.5))
+    assert "the claimed cut is 0.5; rows that targets choose have none" in told(verify(published_by_targets), FAILED)
+    edit_manifest(published_by_targets, lambda manifest: manifest["selection"]["targets"].update(examples=0))
+    assert "the rows do not say which of 0 targets took them" in told(verify(published_by_targets), FAILED)
+
+
+def test_verify_catches_targets_that_nobody_asked_for(published_by_targets):
+    edit_manifest(published_by_targets, lambda manifest: manifest["selection"].update(targets=None))
+    verification = verify(published_by_targets, sample=0)
+    assert {"cut", "reasons", "settings"} <= failures(verification)
+    assert "rows were dropped as 'repeats a target', which the selection was not asked for" in told(
+        verification, FAILED
+    )

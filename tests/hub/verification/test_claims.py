@@ -21,6 +21,7 @@ from im_datasets.report.configs import Config, Published
 from im_datasets.rules.linear import LinearRule
 from im_datasets.scoring.record import IndicatorRecord, ScoringRecord
 from im_datasets.selection.request import SelectionRequest
+from im_datasets.selection.targets import describe_targets
 
 OPENED = {
     (): Manifest,
@@ -48,7 +49,10 @@ def _places_of_classes():
     }
     places |= {("selection", "per_group", name) for name in ("column", "quota", "unknown")}
     places |= {("selection", "embedder", name) for name in (*model_facts("m", "r", "float32", "cpu"), "unknown")}
-    settings = SelectionRequest(top_k=1).settings(embedder=None, evaluation_sha256=None, shortfall=0)
+    facts = model_facts("m", "r", "float32", "cpu")
+    described = describe_targets(TargetSimilarity(targets=[("a", "b")])) | {"model": {**facts}, "unknown": 1}
+    places |= {("selection", *place) for place, _ in _leaves({"targets": described})}
+    settings = SelectionRequest(top_k=1).settings(embedder=None, evaluation_sha256=None, targets=None, shortfall=0)
     places |= {("selection", name) for name in (*settings, "kept", "dropped", "cut", "reasons")}
     places |= {("record", "columns", name) for name in Columns(messages="m").to_dict()}
     places |= {("record", "indicators", "0", "model", name) for name in model_facts("m", "r", "float32", "cpu")}
