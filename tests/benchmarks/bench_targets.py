@@ -4,12 +4,15 @@
 datasets are mixed in equal parts; some further rows of one of them are the targets; a tenth of the mixture is kept by
 ``select(…, targets=…)``, and beside it the same number of rows with the highest ``im_target_similarity``. Random rows
 have the share that the source has in the mixture. Rows of a source are drawn with a fixed seed. This says whether
-nearness finds a job's rows; whether training on them helps is another question.
+nearness finds a job's rows; whether training on them helps is another question. ``--synthetic N`` times the turns alone
+over N random vectors, and says what memory they took.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,12 @@ from common import machine, print_table, read_rows, versions
 from datasets import Dataset
 
 from im_datasets import Embedder, select
+from im_datasets.common.storage import peak_memory_bytes
 from im_datasets.data.columns import Columns
 from im_datasets.indicators import TargetSimilarity
+from im_datasets.indicators.knn.vectors import Vectors
+from im_datasets.selection.targets import BLOCK
+from im_datasets.selection.turns import Cosines, TargetOrder
 
 SEED = 0
 
@@ -29,14 +36,18 @@ Pair = tuple[str, str]
 def main() -> None:
     """Mix, select and count."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sources", nargs="+", required=True, metavar="NAME=FILE", help="JSON or JSONL datasets")
+    parser.add_argument("--sources", nargs="+", metavar="NAME=FILE", help="JSON or JSONL datasets")
     parser.add_argument("--rows", type=int, default=3000, metavar="N", help="rows of the mixture (%(default)s)")
     parser.add_argument("--targets", type=int, default=24, metavar="N", help="target examples (%(default)s)")
     parser.add_argument("--fraction", type=float, default=0.1, help="share of the rows that is kept (%(default)s)")
     parser.add_argument("--kinds", nargs="+", default=["sentence"], help="kinds of encoders: sentence, causal")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens that a causal model reads of a row")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the results here too")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="only the turns, over N random vectors")
     options = parser.parse_args()
+    if options.synthetic:
+        _take_turns(options.synthetic, options.targets, round(options.fraction * options.synthetic))
+        return
     files = dict(source.split("=", 1) for source in options.sources)
     part = options.rows // len(files)
     drawn = {name: _draw(Path(file), part + options.targets) for name, file in files.items()}
@@ -68,6 +79,37 @@ def main() -> None:
     print_table(rows)
     if options.out is not None:
         options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _take_turns(rows: int, targets: int, wanted: int) -> None:
+    """Time and memory of the turns alone, over random unit vectors of MiniLM's width that are never all in memory."""
+    passes = []
+
+    def cosines() -> Iterator[Cosines]:
+        passes.append(rows)
+        for start in range(0, rows, BLOCK):
+            block = _unit(start + 1, min(BLOCK, rows - start))
+            yield (block.astype(np.float64) @ aims.T).astype(np.float32)
+
+    aims = _unit(0, targets).astype(np.float64)
+    before, clock = peak_memory_bytes(), time.perf_counter()
+    order = TargetOrder(np.arange(rows), targets, cosines, wanted)
+    taken = sum(1 for _ in islice(order, wanted))
+    result = {
+        "rows": rows,
+        "targets": targets,
+        "turns taken": taken,
+        "passes over the rows": len(passes),
+        "wall seconds": round(time.perf_counter() - clock, 1),
+        "peak MiB": round(peak_memory_bytes() / 2**20),
+        "before, MiB": round(before / 2**20),
+    }
+    print_table([result])
+
+
+def _unit(seed: int, number: int) -> Vectors:
+    vectors = np.random.default_rng(seed).standard_normal((number, 384), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _draw(path: Path, number: int) -> list[Pair]:

@@ -76,18 +76,19 @@ def test_order_of_many_rows_is_the_naive_one(monkeypatch):
 def test_lists_hold_no_more_than_their_share_of_the_memory(monkeypatch):
     monkeypatch.setattr(turns, "SHORTEST", 4)
     monkeypatch.setattr(turns, "LIST_BYTES", turns.ENTRY_BYTES * 3 * 10)
-    cosines = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+    # To one digit, so that many are equal.
+    cosines = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32).round(1)
     order = TargetOrder(np.arange(500), 3, in_blocks(cosines, 50), size=400)
     assert [len(each) for each in order._lists] == [10, 10, 10]
     assert list(order) == [row for row, _ in naive_turns(cosines)]
 
 
 def test_others_follow_by_their_nearest_target():
-    # Row 2 is as near as row 0; row 3 has no cosine.
-    cosines = np.array([[0.1, 0.6], [0.9, 0.2], [0.6, 0.0], [np.nan, np.nan], [0.7, 0.7]], dtype=np.float32)
-    order = TargetOrder(np.array([10, 11, 12, 13, 14]), 2, in_blocks(cosines, 2), size=1)
+    # Row 15 is as near as row 12; row 13 has no cosine.
+    cosines = [[0.3, 0.5], [0.9, 0.2], [0.6, 0.0], [np.nan, np.nan], [0.7, 0.7], [0.1, 0.6]]
+    order = TargetOrder(np.arange(10, 16), 2, in_blocks(np.array(cosines, dtype=np.float32), 2), size=1)
     assert next(iter(order)) == 11
-    assert order.others(np.array([11])).tolist() == [14, 10, 12, 13]
+    assert order.others(np.array([11])).tolist() == [14, 12, 15, 10, 13]
 
 
 def test_equal_targets_take_one_row_after_the_other():
