@@ -31,6 +31,13 @@ def test_words_become_requests(tmp_path):
     assert isinstance(scoring.source, SourceRequest)
 
 
+def test_targets_are_a_place_and_a_model():
+    given = parse("mine rows.jsonl --top-k 3 --targets job.jsonl --target-model embedded --out x")
+    assert given["selection"] == SelectionOptions(top_k=3, targets="job.jsonl", target_model="embedded")
+    with pytest.raises(SelectionError, match="targets choose rows by nearness, a threshold by score"):
+        parse("select scored --threshold 1 --targets job.jsonl --out x")
+
+
 def test_an_option_given_twice_counts_once_unless_it_is_repeatable():
     given = parse(
         "mine rows.jsonl --top-k 3 --top-k 4 --per-group a=1 --per-group b=2 --language en --language de --out x"
