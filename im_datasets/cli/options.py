@@ -135,6 +135,7 @@ class ModelOptions:
         unieval_model: UniEval model: a Hub id or a folder, instead of the rule's.
         perplexity_model: Score im_perplexity too, with this causal model.
         ifd_model: Score im_ifd too, with this causal model.
+        rifd_model: Score im_rifd too, with this causal model.
         embedder: Sentence encoder: embedded (the default), static (very fast, less exact), a Hub id or a folder.
         device: cpu, cuda, cuda:1 or mps, for these models.
         dtype: float32, bfloat16 or float16, for these models but UniEval.
@@ -145,6 +146,7 @@ class ModelOptions:
     unieval_model: Model = None
     perplexity_model: Model = None
     ifd_model: Model = None
+    rifd_model: Model = None
     embedder: Model = None
     device: str | None = None
     dtype: str | None = None
@@ -183,6 +185,7 @@ class ModelOptions:
             "UniEval": self.unieval_model,
             "Perplexity": self.perplexity_model,
             "IFD": self.ifd_model,
+            "ReversedIFD": self.rifd_model,
         }
         names = [name for name, model in named.items() if model or (how and name in rule.indicators)]
         if how and not names:

@@ -4,7 +4,7 @@ from .base import Indicator
 from .function import FunctionIndicator
 from .knn.indicator import KNNDistance
 from .length import Length
-from .likelihood.indicator import IFD, Perplexity
+from .likelihood.indicator import IFD, Perplexity, ReversedIFD
 from .mtld import MTLD
 from .quality import Quality
 from .reward.indicator import Reward
@@ -24,6 +24,7 @@ __all__ = [
     "Length",
     "Perplexity",
     "Quality",
+    "ReversedIFD",
     "Reward",
     "Similarity",
     "TargetSimilarity",

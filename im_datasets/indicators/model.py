@@ -82,16 +82,31 @@ class ModelIndicator(Indicator):
 
     def compute(self, items: Sequence[Any]) -> Computed:
         """The values of hashable items, in their order, each distinct one computed once and kept in the store."""
+        return compute(items, space=self.whole_space(), load=self.engine)
+
+    def whole_space(self) -> dict[str, Any]:
+        """All that the values of items depend on, the model included, as plain data.
+
+        Raises:
+            ModelError: The model cannot be had.
+        """
         checkpoint = self.checkpoint.resolve()
         # The store finds values by exactly these: whatever is added makes all that was kept unknown.
-        space = {
+        return {
             "model": checkpoint.weights(),
             "kind": checkpoint.kind,
             "dtype": checkpoint.dtype,
             "max_tokens": self.max_tokens,
             **self.space(),
         }
-        return compute(items, space=space, load=self.engine)
+
+    def items(self, pairs: Pairs) -> Sequence[Any]:  # noqa: ARG002
+        """The items whose values score pairs, for who computes them with those of others; by default none are told.
+
+        Args:
+            pairs: n pairs without a reason against them.
+        """
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """Model id, revision, dtype and device as they are resolved here, for a record.
@@ -105,3 +120,24 @@ class ModelIndicator(Indicator):
     def settings(self) -> dict[str, Any]:
         # Records are published: where a folder lies on this machine is nobody's business.
         return super().settings() | {"model": shown_name(self.model)}
+
+
+def compute_together(indicator: Indicator, others: Sequence[Indicator], pairs: Pairs) -> None:
+    """Compute what an indicator and others want of its model in one visit to it; for use inside ``sharing_values``.
+
+    Args:
+        indicator: Whose model is visited; one that tells of no items visits it by itself, later.
+        others: Those with another model, or with settings on which values depend, are passed over.
+        pairs: Of which those that cannot be scored are passed over.
+
+    Raises:
+        ModelError: The model cannot be had.
+    """
+    _, scorable = pairs.scorable()
+    if not isinstance(indicator, ModelIndicator) or not (items := list(indicator.items(scorable))):
+        return
+    space = indicator.whole_space()
+    for other in others:
+        if other is not indicator and isinstance(other, ModelIndicator) and (more := other.items(scorable)):
+            items += more if other.whole_space() == space else ()
+    indicator.compute(items)

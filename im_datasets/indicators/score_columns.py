@@ -50,6 +50,7 @@ COLUMNS: dict[str, Column] = _Columns(
         Column("im_knn_6", "KNNDistance", "distance to the 6th nearest row", "distance", 0, inf, "neither"),
         Column("im_perplexity", "Perplexity", "surprise of the response", "perplexity", 1, inf, "neither"),
         Column("im_ifd", "IFD", "perplexity with over without the instruction", "ratio", 0, inf, "neither"),
+        Column("im_rifd", "ReversedIFD", "instruction: with over without response", "ratio", 0, inf, "lower is better"),
         Column("im_reward", "Reward", "a reward model's score", "logit", -inf, inf, "higher is better"),
         Column("im_naturalness", "UniEval", "naturalness", "probability", 0, 1, "higher is better"),
         Column("im_coherence", "UniEval", "coherence", "probability", 0, 1, "higher is better"),

@@ -6,7 +6,9 @@ becomes values; batches, threads, memory that runs out, progress and the store a
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ FLUSH_SECONDS = 2.0
 
 TensorBatch = TokenBatch["torch.Tensor"]
 """A batch on its device."""
+
+_SHARED: ContextVar[dict[bytes, NDArray[np.float32]] | None] = ContextVar("im_datasets_shared_values", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +96,18 @@ def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[]
         is never stored.
     """
     distinct = list(dict.fromkeys(items))
-    store = current_store()
-    keys = _keys(distinct, space)
-    stored = store.get(keys) if store else {}
-    count(reused=len(stored))
+    keys = dict(zip(distinct, _keys(distinct, space), strict=True))
+    shared = _SHARED.get()
     # A row per item: its values, and whether it was cut.
-    rows: dict[Any, NDArray[np.float32]] = {
-        item: np.frombuffer(stored[key], dtype="<f4") for item, key in zip(distinct, keys, strict=True) if key in stored
-    }
+    rows: dict[Any, NDArray[np.float32]] = {}
+    if shared:
+        rows = {item: shared[key] for item, key in keys.items() if key in shared}
+    store = current_store()
+    stored = store.get(key for item, key in keys.items() if item not in rows) if store else {}
+    count(reused=len(stored))
+    rows |= {item: np.frombuffer(stored[key], dtype="<f4") for item, key in keys.items() if key in stored}
     if missing := [item for item in distinct if item not in rows]:
-        writer = _Writer(store, [key for key in keys if key not in stored]) if store else None
+        writer = _Writer(store, [keys[item] for item in missing]) if store else None
         try:
             fresh = load().run(missing, writer.add if writer else None)
         # After an error too: what was computed until then is not computed again.
@@ -110,11 +116,23 @@ def compute(items: Sequence[Any], *, space: Mapping[str, Any], load: Callable[[]
                 writer.flush()
         columns = np.column_stack([fresh.values, fresh.truncated.astype(np.float32)])
         rows |= zip(missing, columns, strict=True)
+    if shared is not None:
+        shared.update((keys[item], row) for item, row in rows.items())
     if not items:
         return Computed(np.empty((0, 1), dtype=np.float32), np.empty(0, dtype=np.bool_))
     table = np.stack([rows[item] for item in items]).astype(np.float32)
     values = table[:, :-1]
     return Computed(np.where(np.isfinite(values), values, np.float32(np.nan)), table[:, -1] > 0)
+
+
+@contextmanager
+def sharing_values() -> Iterator[None]:
+    """Inside the block no value is computed twice, with a store or without: all are kept in memory until it ends."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 class _Writer:

@@ -7,6 +7,7 @@ model makes of them, is for others.
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ PLACE = "{instruction}"
 
 CHAT = "chat"
 """The template that comes with the tokenizer."""
+
+BETWEEN_TEXTS = "<|endoftext|>"
+"""The token between the texts of a pretraining in the GPT-2 family, and in those that took its name over."""
 
 TEMPLATES = {
     "alpaca": "Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -71,6 +75,31 @@ def prompt_writer(template: str | None, tokenizer: "PreTrainedTokenizerBase") ->
         return _chat_writer(tokenizer)
     text = TEMPLATES.get(template, template)
     return lambda turns: text.replace(PLACE, as_text(turns))
+
+
+def text_start(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token that stands before the first one of a text; None where the tokenizer has none for it.
+
+    Its beginning token, unless that opens the turns of its chat template, as ``<|im_start|>`` does in ChatML: no text
+    of the pretraining began with that. Then, and where there is no beginning token, ``<|endoftext|>`` where the
+    vocabulary has it, which stood between the texts of the pretraining; else the end token.
+
+    Args:
+        tokenizer: Of a causal model.
+    """
+    from jinja2 import TemplateError
+
+    beginning: int | None = tokenizer.bos_token_id
+    turns = ""
+    if beginning is not None and tokenizer.chat_template:
+        # Who asks for a template that writes nothing is told of it elsewhere.
+        with suppress(TemplateError, ValueError):
+            turns = _apply(tokenizer, (("user", "Name a fruit."),))
+    # It stands once where it begins the text, and again where it opens the response.
+    if beginning is not None and turns.count(str(tokenizer.bos_token)) < 2:
+        return beginning
+    between: int | None = tokenizer.get_added_vocab().get(BETWEEN_TEXTS, tokenizer.eos_token_id)
+    return between
 
 
 def _chat_writer(tokenizer: "PreTrainedTokenizerBase") -> Write:

@@ -14,9 +14,11 @@ from im_datasets.common.errors import RuleError
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Batch, Indicator
+from im_datasets.indicators.model import compute_together
 from im_datasets.indicators.score_columns import COLUMNS, UNSCORABLE
 from im_datasets.indicators.settings import find_indicator, from_settings, other_weights, without_weights
 from im_datasets.models.devices import on_rank
+from im_datasets.models.inference import sharing_values
 from im_datasets.rules.linear import LOG_LOSS, LinearRule
 
 
@@ -87,8 +89,10 @@ class InstructMining:
     def score_pairs(self, pairs: Pairs) -> dict[str, list[Any]]:
         """Score the pairs that can be scored; the others are NaN with their reason."""
         scores: dict[str, list[float]] = {}
-        for indicator in self.indicators:
-            scores |= indicator.score_pairs(pairs)
+        with sharing_values():
+            for indicator in self.indicators:
+                compute_together(indicator, self.indicators, pairs)
+                scores |= indicator.score_pairs(pairs)
         return {**scores, **finish(self.rule, scores, pairs.reasons)}
 
     def __repr__(self) -> str:

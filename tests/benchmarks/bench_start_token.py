@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="IFD of matching and mismatched rows, by the token a text begins with")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="JSON or JSONL instruction dataset")
     parser.add_argument("--model", default="embedded", help="a causal model: id, folder, GGUF file (%(default)s)")
+    parser.add_argument("--template", help="alpaca, chat, plain or a text (the model's own)")
     parser.add_argument("--rows", type=int, default=500, help="rows drawn (%(default)s)")
     parser.add_argument("--tokens", type=int, default=96, help="tokens kept of a response (%(default)s)")
     parser.add_argument("--starts", nargs="+", required=True, help="texts of special tokens; the first leads contexts")
@@ -77,7 +78,7 @@ def main() -> None:
     pairs = Columns.detect(list(batch)).pairs(batch)
     usable = [place for place, reason in enumerate(pairs.reasons) if not reason]
     sample = random.Random(0).sample(usable, options.rows)
-    write = prompt_writer(None, tokenizer)
+    write = prompt_writer(options.template, tokenizer)
 
     def ids(text: str) -> list[int]:
         tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

