@@ -327,8 +327,9 @@ def test_evaluation_texts_that_are_not_those_of_the_selection_settle_nothing(lay
 
 
 def test_a_source_that_cannot_be_read_settles_nothing(lay, tmp_path):
-    verification = verify(lay(), source=tmp_path / "nothing.jsonl")
-    assert "those of rows.jsonl: no file or folder" in told(verification, NOT_CHECKED)
+    (tmp_path / "broken.jsonl").write_text('{"instruction": "Name a fr', encoding="utf-8")
+    verification = verify(lay(), source=tmp_path / "broken.jsonl")
+    assert "those of rows.jsonl: line 1 of broken.jsonl is not JSON" in told(verification, NOT_CHECKED)
     assert verification.ok
 
 
