@@ -1,5 +1,6 @@
 """Every Space's app.py, started headless and used in a browser; needs Gradio, which the package does not."""
 
+import ast
 import json
 import os
 import re
@@ -74,6 +75,13 @@ def marked(test):
     return test
 
 
+def targets(name):
+    """The targets that a page states; none of most."""
+    body = ast.parse((ROOT / "metrics" / name / "app.py").read_text(encoding="utf-8")).body
+    stated = {ast.unparse(line.targets[0]): line.value for line in body if isinstance(line, ast.Assign)}
+    return {"targets": ast.literal_eval(stated["TARGETS"])} if "TARGETS" in stated else {}
+
+
 @marked
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_page_shows_the_numbers_of_a_typed_pair(name, browser, addresses, models, tmp_path):
@@ -89,7 +97,7 @@ def test_page_shows_the_numbers_of_a_typed_pair(name, browser, addresses, models
     page.close()
     pairs = [(INSTRUCTION, RESPONSE), *others(name)]
     model = {"model": models[SAMPLES[name].model]} if SAMPLES[name].model else {}
-    module = im_datasets.metric(name, keep_in_memory=True, **model)
+    module = im_datasets.metric(name, keep_in_memory=True, **model, **targets(name))
     expected = module.compute(predictions=[r for _, r in pairs], references=[i for i, _ in pairs])
     columns = [key for key in expected if f"mean_{key}" in expected]
     assert [row[0] for row in rows] == columns
