@@ -122,6 +122,21 @@ class ModelIndicator(Indicator):
         return super().settings() | {"model": shown_name(self.model)}
 
 
+def first_visitors(indicators: Sequence[Indicator]) -> list[Indicator]:
+    """Those that no other with the same model and settings stands before: the runs of a model that are to come.
+
+    Raises:
+        ModelError: A model cannot be had.
+    """
+    first: list[tuple[ModelIndicator, dict[str, Any]]] = []
+    for indicator in indicators:
+        if isinstance(indicator, ModelIndicator):
+            space = indicator.whole_space()
+            if all(space != other for _, other in first):
+                first.append((indicator, space))
+    return [indicator for indicator, _ in first]
+
+
 def compute_together(indicator: Indicator, others: Sequence[Indicator], pairs: Pairs) -> None:
     """Compute what an indicator and others want of its model in one visit to it; for use inside ``sharing_values``.
 

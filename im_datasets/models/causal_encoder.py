@@ -8,7 +8,7 @@ stands for a row is for the caller to say (the authors write ``<|user|>`` and ``
 padding weighs nothing (their batches are of one text, or weigh padding too). The head never runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import ModelError
@@ -50,10 +50,10 @@ def causal_runner(checkpoint: Checkpoint, max_tokens: int | None = None) -> Batc
 
     # One thread: this may be a forked process.
     with one_thread_per_batch(loaded.device):
-        width = _check_causal(body, loaded.device, checkpoint.model)
+        width = check_causal(body, loaded.device, checkpoint.model)[1].shape[-1]
 
     def forward(inputs: TensorBatch) -> "torch.Tensor":
-        return weighted_mean(_states(body, inputs.ids), inputs.mask)
+        return weighted_mean(last_states(body, inputs.ids), inputs.mask)
 
     return BatchRunner(tokenize, forward, width, pad_id, loaded.device, loaded.budget, loaded.max_tokens)
 
@@ -83,17 +83,35 @@ def _closed(ids: list[int], end: list[int], pad_id: int, limit: int) -> Tokens:
     return Tokens(closed[:limit] or [pad_id], truncated=len(closed) > limit)
 
 
-def _states(body: Any, ids: "torch.Tensor") -> "torch.Tensor":
-    """Last hidden states, shape (batch, length, width)."""
-    states: torch.Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+def last_states(body: Callable[..., Any], ids: "torch.Tensor", cache: Any = None) -> "torch.Tensor":
+    """What a causal model without its head makes of some tokens.
+
+    Args:
+        body: The model without its head.
+        ids: Shape (batch, length); padding stands on the right, where it is not seen.
+        cache: Keys and values of what stands before; None where nothing does.
+
+    Returns:
+        Last hidden states, shape (batch, length, width).
+    """
+    settings = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
+    states: torch.Tensor = body(input_ids=ids, **settings).last_hidden_state
     return states
 
 
-def _check_causal(body: Any, device: str, name: str) -> int:
-    """See that no token's state depends on the tokens behind it; the width of a state.
+def check_causal(body: Callable[..., Any], device: str, name: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """See that no token's state depends on the tokens behind it.
+
+    Args:
+        body: The model without its head.
+        device: Where it is.
+        name: The model's, for the error.
+
+    Returns:
+        Tokens that it was tried on, shape (2, 8), and their last hidden states.
 
     Raises:
-        ModelError: It does.
+        ModelError: A state does.
     """
     import torch
 
@@ -101,7 +119,15 @@ def _check_causal(body: Any, device: str, name: str) -> int:
         # Two rows with the same first four tokens: states there differ only where a model looks ahead.
         ids = torch.arange(2, 10, device=device).repeat(2, 1)
         ids[1, 4:] += 1
-        one, other = _states(body, ids)[:, :4].float()
-        if (one - other).abs().max() > 5e-2 * one.abs().max():
-            raise ModelError(f"{name} looks ahead: it is not a causal language model; pass one, such as gpt2")
-    return int(one.shape[-1])
+        states = last_states(body, ids)
+    if not is_close(states[0, :4], states[1, :4]):
+        raise ModelError(f"{name} looks ahead: it is not a causal language model; pass one, such as gpt2")
+    return ids, states
+
+
+def is_close(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+    """Whether two results of a model are equal up to the rounding of their precision."""
+    import torch
+
+    tolerance = 1e-4 if one.dtype == torch.float32 else 5e-2
+    return one.shape == other.shape and bool((one - other).abs().max() <= tolerance * other.abs().max())

@@ -23,9 +23,9 @@ from im_datasets.data.arrow import undecoded
 from im_datasets.data.columns import Columns
 from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.base import Indicator
-from im_datasets.indicators.model import compute_together
+from im_datasets.indicators.model import compute_together, first_visitors
 from im_datasets.indicators.score_columns import UNSCORABLE
-from im_datasets.indicators.settings import compares_rows, embedder_of, runs_model
+from im_datasets.indicators.settings import compares_rows, embedder_of
 from im_datasets.models.embedder import Embedder
 from im_datasets.models.inference import sharing_values
 from im_datasets.models.meter import Meter, metering
@@ -134,12 +134,13 @@ class _Work:
         self.reasons += pairs.reasons
         indicators = self.scorer.indicators
         # The encoders' work and each model's take long; what is left takes next to nothing.
-        self.steps.chunk(first, len(pairs), 1 + sum(map(runs_model, indicators)))
+        visitors = first_visitors(indicators)
+        self.steps.chunk(first, len(pairs), 1 + len(visitors))
         with self.steps.step():
             self._embed(first, pairs)
         with sharing_values():
             for indicator in indicators:
-                step = self.steps.step() if runs_model(indicator) else metering()
+                step = self.steps.step() if any(indicator is each for each in visitors) else metering()
                 with self.clock(indicator.writes[0]) as part, step as meter:
                     self._score(indicator, first, pairs)
                     part.add(meter)

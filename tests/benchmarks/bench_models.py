@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -378,14 +378,14 @@ def _perplexity(options: argparse.Namespace) -> Part:
 
 
 def _ifd(options: argparse.Namespace) -> Part:
-    """Both passes of IFD, in Alpaca's template."""
+    """Both passes of IFD, in Alpaca's template with the instruction and without it."""
     subjects: dict[str, Call] = {}
     for dtype, end in _dtypes(options):
         folder, loaded = _model(options, options.model, "causal", dtype)
         tokenizer = loaded.tokenizer
 
         def count(rows: Sequence[Row], tokenizer: Any = tokenizer) -> int:
-            return _tokens_alone(tokenizer, rows) + _tokens_after(tokenizer, rows)
+            return _tokens_after(tokenizer, rows) + _tokens_after(tokenizer, _without_instruction(rows))
 
         ours = IFD(model=folder, dtype=dtype, device=options.device, template="alpaca")
         subjects |= {
@@ -473,7 +473,8 @@ def _perplexities_after(loaded: Loaded, size: int, rows: Sequence[Row]) -> list[
 
 def _ratios_of_rows(loaded: Loaded, size: int, rows: Sequence[Row]) -> list[float]:
     after = np.array(_mean_losses(loaded, _prompts(rows), rows, size))
-    return _exp(after - np.array(_mean_losses(loaded, [""] * len(rows), rows, size)))
+    empty = np.array(_mean_losses(loaded, _prompts(_without_instruction(rows)), rows, size))
+    return _exp(after - empty)
 
 
 def _mean_losses(loaded: Loaded, prompts: Sequence[str], rows: Sequence[Row], size: int) -> list[float]:
@@ -483,6 +484,10 @@ def _mean_losses(loaded: Loaded, prompts: Sequence[str], rows: Sequence[Row], si
 def _exp(values: Any) -> list[float]:
     found: list[float] = np.exp(np.asarray(values, dtype=np.float64)).tolist()
     return found
+
+
+def _without_instruction(rows: Sequence[Row]) -> list[Row]:
+    return [replace(row, instruction="") for row in rows]
 
 
 def _prompts(rows: Sequence[Row]) -> list[str]:

@@ -2,9 +2,9 @@ r"""With which token a text begins for a model: ``python tests/benchmarks/bench_
 
 IFD compares a response after its instruction with the same response by itself, which has to begin with something. Each
 row is scored with its own response and with that of the next row of the sample; the better the start, the better the
-two are told apart. The pass after the instruction is read as the model's template writes it, behind the first start
-where the template begins with no special token of its own. Batches, padding and loss are written out here, and share
-nothing with the package's own scorer.
+two are told apart. What is used, the template with an empty instruction, comes first; ``--starts`` are others. Where
+the template begins with no special token, ``--lead`` stands before it. Batches, padding and loss are written out here,
+and share nothing with the package's own scorer.
 """
 
 import argparse
@@ -28,6 +28,8 @@ BUDGET = 1024
 
 CONTEXT = 256
 """Tokens kept of an instruction, the last ones."""
+
+EMPTY = "the template with an empty instruction"
 
 SHORT = 16
 """Tokens up to which a response counts as short."""
@@ -68,7 +70,8 @@ def main() -> None:
     parser.add_argument("--template", help="alpaca, chat, plain or a text (the model's own)")
     parser.add_argument("--rows", type=int, default=500, help="rows drawn (%(default)s)")
     parser.add_argument("--tokens", type=int, default=96, help="tokens kept of a response (%(default)s)")
-    parser.add_argument("--starts", nargs="+", required=True, help="texts of special tokens; the first leads contexts")
+    parser.add_argument("--starts", nargs="+", required=True, help="what may stand before a response by itself")
+    parser.add_argument("--lead", default="", help="the token before contexts that begin with no special token")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the results here too")
     options = parser.parse_args()
     loaded = Checkpoint("causal", options.model, dtype="float32", device="cpu").load()
@@ -85,16 +88,21 @@ def main() -> None:
         return tokens
 
     contexts = [ids(write(pairs.contexts[place]) or "")[-CONTEXT:] for place in sample]
-    lead, special = ids(options.starts[0]), set(tokenizer.all_special_ids)
-    contexts = [context if context and context[0] in special else [*lead, *context] for context in contexts]
+    special = set(tokenizer.all_special_ids)
+
+    def led(context: list[int]) -> list[int]:
+        return context if context and context[0] in special else [*ids(options.lead), *context]
+
+    contexts = [led(context) for context in contexts]
+    starts = {EMPTY: led(ids(write((("user", ""),)) or ""))} | {start: ids(start) for start in options.starts}
     responses = [ids(pairs.responses[place])[: options.tokens] for place in sample]
     others = [*responses[1:], responses[0]]
     own = mean_losses(loaded.model, list(zip(contexts, responses, strict=True)))
     other = mean_losses(loaded.model, list(zip(contexts, others, strict=True)))
     short = np.array([len(said) <= SHORT for said in responses])
     results: dict[str, Any] = {"model": options.model, "rows": options.rows, "short rows": int(short.sum())}
-    for start in options.starts:
-        alone = mean_losses(loaded.model, [(ids(start), said) for said in responses])
+    for start, before in starts.items():
+        alone = mean_losses(loaded.model, [(before, said) for said in responses])
         matching, mismatched = np.exp(own - alone), np.exp(other - np.roll(alone, -1))
         results[start] = {
             "AUC": auc(matching, mismatched),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from im_datasets.common.errors import ModelError
 from im_datasets.models.batching import KERNEL_ROWS
+from im_datasets.models.causal_encoder import check_causal, is_close, last_states
 from im_datasets.models.checkpoints import Loaded
 from im_datasets.models.inference import TensorBatch
 
@@ -57,7 +58,7 @@ class CausalScorer:
         import torch
 
         cache = _cache_of(self.prefix, len(inputs.ids)) if inputs.group else None
-        states = _states(self.body, inputs.ids, cache)
+        states = last_states(self.body, inputs.ids, cache)
         places = torch.arange(inputs.ids.shape[1], device=inputs.ids.device)
         before = (places >= inputs.starts[:, None] - 1) & (places < inputs.lengths[:, None] - 1)
         losses = torch.zeros(before.shape, device=inputs.ids.device)
@@ -95,12 +96,7 @@ def causal_scorer(loaded: Loaded, prefix: Sequence[int] = ()) -> CausalScorer:
     model: Any = loaded.model
     body, name = model.base_model, loaded.checkpoint.model
     with torch.inference_mode():
-        # Two rows with the same first four tokens: states there differ only where a model looks ahead.
-        ids = torch.arange(2, 10, device=loaded.device).repeat(2, 1)
-        ids[1, 4:] += 1
-        states = _states(body, ids)
-        if not _close(states[0, :4], states[1, :4]):
-            raise ModelError(f"{name} looks ahead: it is not a causal language model; pass one, such as gpt2")
+        ids, states = check_causal(body, loaded.device, name)
         logits = _find_logits(model, ids, states)
         if body is model or logits is None:
             raise ModelError(f"the logits of {name} are not made of its last hidden states; pass another causal model")
@@ -111,13 +107,6 @@ def causal_scorer(loaded: Loaded, prefix: Sequence[int] = ()) -> CausalScorer:
     vocabulary = int(model.config.get_text_config().vocab_size)
     rows = max(1, limit // (4 * vocabulary * KERNEL_ROWS)) * KERNEL_ROWS
     return CausalScorer(body, logits, rows, kept)
-
-
-def _states(body: Callable[..., Any], ids: "torch.Tensor", cache: Any = None) -> "torch.Tensor":
-    """Last hidden states, shape (batch, length, width)."""
-    settings = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
-    states: torch.Tensor = body(input_ids=ids, **settings).last_hidden_state
-    return states
 
 
 def _find_logits(model: Any, ids: "torch.Tensor", states: "torch.Tensor") -> Logits | None:
@@ -132,7 +121,7 @@ def _find_logits(model: Any, ids: "torch.Tensor", states: "torch.Tensor") -> Log
         exact: Logits = head
         return exact
     rest = _without_body(model)
-    return rest if _close(rest(states), logits) else None
+    return rest if is_close(rest(states), logits) else None
 
 
 def _without_body(model: Any) -> Logits:
@@ -168,8 +157,8 @@ def _prefix(body: Callable[..., Any], prefix: Sequence[int], probe: "torch.Tenso
     if any(type(layer) is not DynamicLayer for layer in layers):
         return ()
     kept = tuple((layer.keys, layer.values) for layer in layers)
-    whole = _states(body, torch.cat([start, probe], dim=1))[:, len(prefix) :]
-    return kept if kept and _close(_states(body, probe, _cache_of(kept, 1)), whole) else ()
+    whole = last_states(body, torch.cat([start, probe], dim=1))[:, len(prefix) :]
+    return kept if kept and is_close(last_states(body, probe, _cache_of(kept, 1)), whole) else ()
 
 
 def _cache_of(prefix: KeysValues, batch: int) -> Any:
@@ -177,11 +166,3 @@ def _cache_of(prefix: KeysValues, batch: int) -> Any:
     from transformers.cache_utils import DynamicCache
 
     return DynamicCache([(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in prefix])
-
-
-def _close(one: "torch.Tensor", other: "torch.Tensor") -> bool:
-    """Equal up to rounding."""
-    import torch
-
-    tolerance = 1e-4 if one.dtype == torch.float32 else 5e-2
-    return one.shape == other.shape and bool((one - other).abs().max() <= tolerance * other.abs().max())

@@ -22,7 +22,7 @@ from im_datasets.data.pairs import Pairs
 from im_datasets.indicators.likelihood import causal_scorer as causal
 from im_datasets.indicators.likelihood import indicator as likelihood
 from im_datasets.indicators.likelihood.indicator import IFD, Perplexity, ReversedIFD
-from im_datasets.indicators.model import compute_together
+from im_datasets.indicators.model import compute_together, first_visitors
 from im_datasets.models import prompts
 from im_datasets.models.batching import Computed
 from im_datasets.models.inference import BatchRunner, sharing_values
@@ -418,7 +418,8 @@ def test_all_likelihood_columns_share_one_visit_to_the_model(
     pairs = len(set(zip(INSTRUCTIONS, RESPONSES, strict=True)))
     assert visits == [2 * pairs + len({*INSTRUCTIONS, *RESPONSES})]
     assert {name: scored[name] for name in expected} == expected
-    # Other settings are another visit.
+    # Other settings are another visit, and a step of progress of its own.
+    assert first_visitors(indicators) == [indicators[0], indicators[3]]
     visits.clear()
     with sharing_values():
         compute_together(indicators[0], indicators[1:], Pairs.of(INSTRUCTIONS, RESPONSES))
